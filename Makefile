@@ -1,0 +1,76 @@
+# The commands of this repository. `make` alone lists them.
+PYTHON := .venv/bin/python
+PIP := $(PYTHON) -m pip install --quiet --no-input --disable-pip-version-check
+MAKEFLAGS += --no-print-directory
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help venv demo brokers brokers-down test provision lint format clean
+
+help:
+	@echo "mqkit: write a messaging service once, run it on RabbitMQ, Kafka, SQLite or memory."
+	@echo
+	@echo "  make demo            see it work: a small shop, on SQLite, with no server (about a minute, the first time)"
+	@echo "  make brokers         start a real RabbitMQ and a real Kafka in containers, and print their URLs"
+	@echo "  make demo URL='...'  the same shop on one of them: the code does not change"
+	@echo "  make brokers-down    remove them"
+	@echo
+	@echo "  make venv            .venv with mqkit and all that its developers use (Python 3.11 or newer)"
+	@echo "  make test            lint, then all tests, with brokers of their own; what CI runs"
+	@echo "  make lint            ruff, mypy and pyright only"
+	@echo "  make format          let ruff put the code in order"
+	@echo "  make clean           remove what these commands made here (images and the Docker engine stay)"
+	@echo
+	@echo "One test:  .venv/bin/pytest tests/unit -k name     Brokers of yours:  MQKIT_TEST_AMQP_URL, MQKIT_TEST_KAFKA_URL"
+
+venv: .venv/.development
+
+# one environment in two steps: the demo is spared the second
+.venv/.runtime: pyproject.toml
+	@python=; for each in python3.13 python3.12 python3.11 python3 python; do \
+	  if $$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$each; break; fi; done; \
+	if [ -z "$$python" ]; then echo "mqkit needs Python 3.11 or newer, and there is none on the PATH: install python3" >&2; exit 1; fi; \
+	if [ ! -x $(PYTHON) ]; then \
+	  echo "making .venv with $$python"; \
+	  $$python -m venv .venv || { echo "no virtual environment could be made: on Debian, apt-get install python3-venv" >&2; exit 1; }; fi
+	@echo "installing mqkit into .venv"
+	@$(PIP) --upgrade 'pip>=25.1'  # the first that reads dependency groups
+	@$(PIP) --editable '.[all]'
+	@touch $@
+
+.venv/.development: .venv/.runtime
+	@echo "installing what tests and linters need into .venv"
+	@$(PIP) --group dev
+	@touch $@
+
+demo: .venv/.runtime
+	@$(PYTHON) -m examples.shop.demo $(if $(URL),--url "$(URL)")
+
+brokers: .venv/.development
+	@$(PYTHON) testcontainers/broker_command.py up
+
+brokers-down: .venv/.development
+	@$(PYTHON) testcontainers/broker_command.py down
+
+# before the tests, so that no test is timed for it; where it cannot be done, they say what they miss (in CI: fail)
+provision:
+	@testcontainers/provision.sh >/dev/null || true
+
+lint: .venv/.development
+	@.venv/bin/ruff check --quiet
+	@.venv/bin/ruff format --check --quiet
+	@.venv/bin/mypy --no-error-summary
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv/bin/pyright
+	@echo "lint: ruff, mypy and pyright have nothing to say"
+
+# pytest comes last: its closing line is the result
+test: .venv/.development lint provision
+	@$(PYTHON) -m pytest
+
+format: .venv/.development
+	@.venv/bin/ruff check --fix --quiet || true
+	@.venv/bin/ruff format
+
+clean:
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,251 @@
+"""A group's dead letters: list, show, replay, purge. Nothing leaves the store before its copy is confirmed.
+
+The store is read like any group's queue: what is chosen is settled, the rest is given back at the end.
+"""
+
+import base64
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import uuid4
+
+from mqkit.backend import Backend, Receiver, Settlement, Subscription
+from mqkit.bridge import Ports
+from mqkit.envelope import bookkeeping, fallback_id, key_text, replayed, unseal
+from mqkit.errors import EnvelopeError
+from mqkit.message import Delivery, Headers, Outgoing
+from mqkit.producer import Producer, published
+
+PAGE = 100
+"""Letters that are read, or sent and settled, together."""
+QUIET = 2.0
+"""Seconds without a letter after which the store is taken to be empty, although it was counted to hold more."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One message that failed for good, and why. Times are RFC 3339; what is not known is empty."""
+
+    id: str
+    topic: str
+    group: str
+    reason: str
+    """exhausted, rejected, envelope, undecodable, schema, too-large, not-retryable, result; empty if the broker put
+    it there by itself."""
+    error_type: str
+    error: str
+    traceback: str
+    attempts: int
+    first_failed: str
+    last_failed: str
+    origin: str
+    handler: str
+    service: str
+    key: str | None
+    content_type: str | None
+    headers: Headers
+    body: bytes
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: the body as text in `body`, or in base64 in `body_base64` if it is not UTF-8."""
+        found: dict[str, object] = {name: getattr(self, name) for name in self.__slots__ if name != "body"}
+        found["headers"] = {name: _plain(value) for name, value in self.headers.items()}
+        try:
+            found["body"] = self.body.decode()
+        except UnicodeDecodeError:
+            found["body_base64"] = base64.b64encode(self.body).decode()
+        return found
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def letter_id(delivery: Delivery) -> str:
+    """The message's id as it was before it died."""
+    try:
+        return unseal(delivery, new_id="", now=0.0).id
+    except EnvelopeError:
+        return fallback_id(delivery) or ""
+
+
+def read_letter(delivery: Delivery) -> DeadLetter:
+    """What a delivery from the dead letters tells."""
+    own = bookkeeping(delivery)
+    attempts = own.get("attempts", "0")
+    message = delivery.message
+    return DeadLetter(
+        id=letter_id(delivery),
+        topic=delivery.topic,
+        group=delivery.group,
+        reason=own.get("reason", ""),
+        error_type=own.get("error-type", ""),
+        error=own.get("error", ""),
+        traceback=own.get("traceback", ""),
+        attempts=int(attempts) if attempts.isdecimal() else 0,
+        first_failed=own.get("first-failed", ""),
+        last_failed=own.get("last-failed", ""),
+        origin=own.get("origin", ""),
+        handler=own.get("handler", ""),
+        service=own.get("service", ""),
+        key=key_text(message.key),
+        content_type=message.content_type,
+        headers={n: v for n, v in message.headers.items() if not n.startswith("mqkit-")},
+        body=message.body,
+    )
+
+
+Choose = Callable[[DeadLetter], bool]
+
+
+def chooser(
+    ids: Collection[str] = (), *, reason: str | None = None, error: str | None = None, key: str | None = None
+) -> Choose:
+    """A filter: all that is given must fit. `error` is looked for in the error's type and text."""
+
+    def choose(letter: DeadLetter) -> bool:
+        return (
+            (not ids or letter.id in ids)
+            and (reason is None or letter.reason == reason)
+            and (error is None or error.lower() in f"{letter.error_type}: {letter.error}".lower())
+            and (key is None or letter.key == key)
+        )
+
+    return choose
+
+
+class DeadLetters:
+    """The dead letters of one group. Get it by `app.dead_letters(topic, group)`."""
+
+    def __init__(
+        self, *, backend: Backend, producer: Producer, ports: Ports, topic: str, group: str, timeout: float
+    ) -> None:
+        self._backend = backend
+        self._producer = producer
+        self._ports = ports
+        self._topic = topic
+        self._group = group
+        self._timeout = timeout
+
+    async def count(self) -> int | None:
+        """How many there are; None if the broker cannot tell."""
+        return (await self._backend.inspect(self._topic, self._group)).dead
+
+    async def list(self, limit: int = 100, choose: Choose = chooser()) -> Sequence[DeadLetter]:  # noqa: B008 - a pure function
+        """Up to `limit` letters that fit, oldest first, without taking them out."""
+        found: list[DeadLetter] = []
+        async with self._opened() as (receiver, count):
+            async for page in self._pages(receiver, count):
+                found += [letter for letter in map(read_letter, page) if choose(letter)]
+                if len(found) >= limit:
+                    break
+        return found[:limit]
+
+    async def replay(
+        self,
+        choose: Choose = chooser(),  # noqa: B008 - a pure function
+        *,
+        limit: int | None = None,
+        rate: float | None = None,
+        dry: bool = False,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Sequence[str]:
+        """Send those that fit back to this group alone, attempts counted anew; their ids.
+
+        Each is removed after its copy is confirmed: interrupted, it may be in both places, never in none.
+
+        Args:
+            limit: at most so many.
+            rate: at most so many in a second.
+            dry: only say which.
+            progress: called with the number sent so far.
+
+        Raises:
+            PublishError: some could not be sent; they stay.
+        """
+
+        async def send(receiver: Receiver, chosen: Sequence[Delivery]) -> None:
+            prefix = self._backend.capabilities.attribute_prefix
+            copies = [
+                Outgoing(replayed(delivery, prefix, letter_id(delivery) or str(uuid4())), self._topic, self._group)
+                for delivery in chosen
+            ]
+            errors = await self._producer.send(copies, self._timeout)
+            await self._remove(receiver, [d for i, d in enumerate(chosen) if i not in errors])
+            if errors:
+                raise published(errors)
+
+        return await self._each(choose, send, limit=limit, rate=rate, dry=dry, progress=progress)
+
+    async def purge(
+        self,
+        choose: Choose = chooser(),  # noqa: B008 - a pure function
+        *,
+        limit: int | None = None,
+        dry: bool = False,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Sequence[str]:
+        """Remove those that fit for good; their ids. `limit`, `dry` and `progress` as in replay."""
+        return await self._each(choose, self._remove, limit=limit, rate=None, dry=dry, progress=progress)
+
+    async def _each(
+        self,
+        choose: Choose,
+        act: Callable[[Receiver, Sequence[Delivery]], Awaitable[None]],
+        *,
+        limit: int | None,
+        rate: float | None,
+        dry: bool,
+        progress: Callable[[int], None],
+    ) -> Sequence[str]:
+        ids: list[str] = []
+        signal = self._ports.signal()
+        started = self._ports.monotonic()
+        size = max(1, min(PAGE, int(rate))) if rate else PAGE
+        async with self._opened() as (receiver, count):
+            async for page in self._pages(receiver, count):
+                fitting = [delivery for delivery in page if choose(read_letter(delivery))]
+                if limit is not None:
+                    fitting = fitting[: limit - len(ids)]
+                for i in range(0, len(fitting), size):
+                    chosen = fitting[i : i + size]
+                    if rate and not dry and (ahead := started + len(ids) / rate - self._ports.monotonic()) > 0:
+                        await signal.wait(ahead)
+                    if not dry:
+                        await act(receiver, chosen)
+                    ids += [letter_id(delivery) for delivery in chosen]
+                    progress(len(ids))
+                if limit is not None and len(ids) >= limit:
+                    break
+        return ids
+
+    @staticmethod
+    async def _remove(receiver: Receiver, chosen: Sequence[Delivery]) -> None:
+        if chosen:
+            await receiver.settle([(delivery.token, Settlement.DONE) for delivery in chosen])
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncGenerator[tuple[Receiver, int | None]]:
+        """A receiver of the store, and how many letters it holds; what is not settled goes back when it closes."""
+        count = await self.count()
+        subscription = Subscription(topic=self._topic, group=self._group, source="dead", prefetch=max(count or 0, PAGE))
+        receiver = await self._backend.open_receiver(subscription, lambda *_: None)
+        try:
+            yield receiver, count
+        finally:
+            await receiver.close()
+
+    async def _pages(self, receiver: Receiver, count: int | None) -> AsyncGenerator[Sequence[Delivery]]:
+        """All letters that were there at the start, a page at a time."""
+        seen = 0
+        while count is None or seen < count:
+            limit = PAGE if count is None else min(PAGE, count - seen)
+            page = await receiver.receive(limit, QUIET)
+            if not page:
+                return
+            seen += len(page)
+            yield page

@@ -1,0 +1,195 @@
+"""Binds a user's function to a topic and group, and turns one delivery into one verdict.
+
+The order matters: envelope, due time, body, then middleware and function. What cannot be read is a verdict before any
+of the user's code could swallow it. Nothing here talks to the broker.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from inspect import Parameter
+from typing import Any, Literal
+from uuid import uuid4
+
+from mqkit.bridge import Ports
+from mqkit.codec import TopicCodec
+from mqkit.envelope import Envelope, fallback_id, unseal
+from mqkit.errors import (
+    ConfigurationError,
+    DecodeError,
+    EnvelopeError,
+    MessageError,
+    MessageTooLarge,
+    MqkitError,
+    SchemaError,
+)
+from mqkit.message import Delivery, Message, Outgoing
+from mqkit.middleware import Around
+from mqkit.retry import Retry, decide, failure
+from mqkit.topic import Topic
+from mqkit.verdict import Again, DeadLetter, Done, Postpone, Release, Verdict
+
+UNREADABLE: dict[type[MessageError], str] = {
+    EnvelopeError: "envelope",
+    DecodeError: "undecodable",
+    SchemaError: "schema",
+    MessageTooLarge: "too-large",
+}
+PATIENCE = 1.0
+"""Seconds before a handler that met a broken broker is called again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerOptions:
+    """How a group works at a topic. Every field can be overridden by configuration."""
+
+    retry: Retry = field(default_factory=Retry)
+    ordering: Literal["key", "none"] = "none"
+    concurrency: int = 10
+    prefetch: int = 100
+    timeout: float | None = None
+    grace: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ConfigurationError(f"concurrency is a number of handlers of at least 1, not {self.concurrency}")
+        if self.prefetch < 0:
+            raise ConfigurationError(f"prefetch is a number of waiting messages, not {self.prefetch}")
+        if self.ordering not in ("key", "none"):
+            raise ConfigurationError(f"ordering is 'key' or 'none', not {self.ordering!r}")
+        if self.timeout is not None and self.timeout <= 0:
+            raise ConfigurationError(f"timeout is a number of seconds above 0, not {self.timeout}")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one delivery, and what is known about it."""
+
+    delivery: Delivery
+    verdict: Verdict
+    id: str
+    attempt: int
+    """Which attempt this was; 0 if the handler was not called."""
+    seconds: float = 0.0
+    envelope: Envelope | None = None
+    epoch: int = 0
+    """Of the receiver's session."""
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """`module.name` of a function, for people."""
+    name = getattr(function, "__qualname__", None) or repr(function)
+    return f"{getattr(function, '__module__', None) or '?'}.{name}"
+
+
+def takes_message(function: Callable[..., Any]) -> bool:
+    """Whether the function wants the `Message` beside the payload.
+
+    Raises:
+        ConfigurationError: it cannot be called with one or two arguments.
+    """
+    name = getattr(function, "__name__", repr(function))
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"handler {name}: its parameters cannot be read: {error}") from error
+    positional = [p for p in parameters if p.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in positional if p.default is Parameter.empty]
+    named = [p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY and p.default is Parameter.empty]
+    if not positional or len(required) > 2 or named:
+        raise ConfigurationError(f"handler {name}: it is called as {name}(payload) or {name}(payload, message)")
+    return len(required) == 2
+
+
+@dataclass(slots=True, kw_only=True)
+class Handler:
+    """One subscription: a function, the topic and group it works for, and how."""
+
+    topic: Topic[Any]
+    group: str
+    function: Callable[..., Any]
+    options: HandlerOptions
+    codec: TopicCodec[Any]
+    around: Around
+    ports: Ports
+    prepare: Callable[[Topic[Any], Any], Outgoing]
+    """Makes an outgoing message of a payload; for what the function returns."""
+    publish: Topic[Any] | None = None
+    max_body_bytes: int = 16 * 1024 * 1024
+    wants_message: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wants_message = takes_message(self.function)
+
+    @property
+    def name(self) -> str:
+        """Of the function, for people: `shop.bill`."""
+        return function_name(self.function)
+
+    async def process(self, delivery: Delivery, spent: int = 0) -> Outcome:
+        """One attempt, or why there was none; `spent` attempts happened in place before. Never raises Exception."""
+        ports = self.ports
+        now = ports.now()
+        try:
+            envelope = unseal(delivery, new_id=str(uuid4()), now=now)
+        except EnvelopeError as error:
+            return Outcome(delivery, self._unreadable(error), fallback_id(delivery) or str(uuid4()), 0)
+        if envelope.due is not None and envelope.due > now and not spent:
+            return Outcome(delivery, Postpone(envelope.due - now), envelope.id, 0, envelope=envelope)
+        attempt = envelope.attempts + spent + 1
+        try:
+            message = self._message(delivery, envelope, attempt)
+        except MessageError as error:
+            return Outcome(delivery, self._unreadable(error), envelope.id, 0, envelope=envelope)
+        started = ports.monotonic()
+        try:
+            verdict = await self._attempt(message)
+        except MqkitError as error:
+            if isinstance(error, MessageError):
+                verdict = decide(self.options.retry, error, attempt, ports.draw())
+            else:  # the broker's fault or ours: the message pays nothing for it
+                verdict = Again(PATIENCE, failure(error), inline=True, counted=False)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a verdict
+            verdict = decide(self.options.retry, error, attempt, ports.draw())
+        return Outcome(delivery, verdict, envelope.id, attempt, ports.monotonic() - started, envelope)
+
+    def released(self, delivery: Delivery) -> Outcome:
+        """The outcome of a delivery that is given back, whatever state it is in."""
+        return Outcome(delivery, Release(), fallback_id(delivery) or "", 0)
+
+    def _unreadable(self, error: MessageError) -> DeadLetter:
+        return DeadLetter(UNREADABLE.get(type(error), "undecodable"), failure(error))
+
+    def _message(self, delivery: Delivery, envelope: Envelope, attempt: int) -> Message[Any]:
+        wire = delivery.message
+        if len(wire.body) > self.max_body_bytes:
+            raise MessageTooLarge(len(wire.body), self.max_body_bytes, "this app (max_body_bytes)")
+        key = wire.key
+        return Message(
+            payload=self.codec.decode(wire.body, envelope.content_type),
+            id=envelope.id,
+            topic=self.topic.name,
+            group=self.group,
+            key=None if key is None else key.decode("utf-8", "surrogateescape"),
+            headers=envelope.headers,
+            attempt=attempt,
+            type=envelope.type,
+            source=envelope.source,
+            time=envelope.time,
+            content_type=envelope.content_type,
+            body=wire.body,
+        )
+
+    async def _attempt(self, message: Message[Any]) -> Verdict:
+        args: Sequence[Any] = (message.payload, message) if self.wants_message else (message.payload,)
+        result: Any = None
+        if self.around:
+            async with AsyncExitStack() as stack:
+                await self.around.enter(stack, message)
+                result = await self.ports.call(self.function, args, self.options.timeout)
+        else:
+            result = await self.ports.call(self.function, args, self.options.timeout)
+        if self.publish is None or result is None:
+            return Done()
+        return Done((self.prepare(self.publish, result),))

@@ -1,0 +1,122 @@
+"""Loading plugins: explicit, once for each app, by entry point; a broken one is an error that names it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+import pluggy
+
+from mqkit import hookspecs
+from mqkit.backend import BackendSpec
+from mqkit.codec import Codecs
+from mqkit.errors import ConfigurationError
+from mqkit.registry import Backends
+
+GROUP = "mqkit"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """One plugin, for people."""
+
+    name: str
+    distribution: str
+    version: str
+    hooks: tuple[str, ...]
+
+
+class Plugins:
+    """The plugins of one app and what they bring.
+
+    Args:
+        extra: plugin objects or modules beside those that are installed.
+        disabled: names of entry points to leave out.
+
+    Raises:
+        ConfigurationError: one cannot be loaded, is registered twice, or implements an unknown hook; names it.
+    """
+
+    def __init__(self, extra: Sequence[object] = (), disabled: Sequence[str] = ()) -> None:
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self._points: dict[str, EntryPoint] = {}
+        found = entry_points(group=GROUP)
+        if unknown := set(disabled) - {point.name for point in found}:
+            raise ConfigurationError(f"plugin {sorted(unknown)[0]!r} is disabled but not installed")
+        for point in found:
+            if point.name not in disabled:
+                self._load(point)
+        for plugin in extra:
+            self._register(plugin, getattr(plugin, "__name__", type(plugin).__qualname__))
+        self.backends = Backends(self._flat(self._call("mqkit_backends")))
+        self.codecs = Codecs(self._flat(self._call("mqkit_codecs")))
+
+    def _load(self, point: EntryPoint) -> None:
+        earlier = self._points.get(point.name)
+        if earlier is not None:
+            if earlier.value == point.value:
+                return  # the same distribution, seen through two folders of the path
+            raise ConfigurationError(
+                f"plugin {point.name!r} is registered twice: {earlier.value} and {point.value}; uninstall one"
+            )
+        try:
+            plugin = point.load()
+        except Exception as error:
+            whose = f" of {point.dist.name}" if point.dist else ""
+            raise ConfigurationError(
+                f"plugin {point.name!r}{whose} ({point.value}) cannot be loaded: {type(error).__name__}: {error}; "
+                f"mend or uninstall it, or disable it by MQKIT_DISABLED_PLUGINS"
+            ) from error
+        self._points[point.name] = point
+        self._register(plugin, point.name)
+
+    def _register(self, plugin: object, name: str) -> None:
+        try:
+            self.manager.register(plugin, name)
+            self.manager.check_pending()
+        except (ValueError, pluggy.PluginValidationError) as error:
+            raise ConfigurationError(f"plugin {name!r} cannot be registered: {error}") from error
+
+    def _call(self, hook: str) -> list[tuple[str, object]]:
+        """What each plugin answers, with its name, in the order of registration."""
+        answers = []
+        caller = getattr(self.manager.hook, hook)
+        for implementation in caller.get_hookimpls():
+            try:
+                answers.append((implementation.plugin_name, implementation.function()))
+            except Exception as error:
+                raise ConfigurationError(
+                    f"plugin {implementation.plugin_name!r} failed in {hook}: {type(error).__name__}: {error}"
+                ) from error
+        return answers
+
+    def _flat(self, answers: list[tuple[str, object]]) -> list:  # type: ignore[type-arg] # each hook has its own type
+        items: list[object] = []
+        for name, answer in answers:
+            if answer is None:
+                continue
+            if not isinstance(answer, (list, tuple)):
+                raise ConfigurationError(f"plugin {name!r} must return a list, not {type(answer).__name__}")
+            for item in answer:
+                if isinstance(item, BackendSpec) and any(
+                    isinstance(other, BackendSpec) and other.name == item.name for other in items
+                ):
+                    raise ConfigurationError(f"plugin {name!r} registers backend {item.name!r} a second time")
+                items.append(item)
+        return items
+
+    def collect(self, hook: str) -> list:  # type: ignore[type-arg] # each hook has its own type
+        """All that the plugins answer to a hook that takes nothing, in one list."""
+        return self._flat(self._call(hook))
+
+    def listing(self) -> list[PluginInfo]:
+        """The plugins, in the order of loading."""
+        infos = []
+        for name, plugin in self.manager.list_name_plugin():
+            if plugin is None:
+                continue
+            point = self._points.get(name)
+            dist = point.dist if point else None
+            hooks = tuple(sorted(c.name for c in self.manager.get_hookcallers(plugin) or ()))
+            infos.append(PluginInfo(name, dist.name if dist else "", dist.version if dist else "", hooks))
+        return infos

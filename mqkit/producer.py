@@ -1,0 +1,268 @@
+"""Validate, encode, batch, send: from a payload to a confirmed message.
+
+What is published while a batch is on its way goes together into the next: one message alone is sent at once, a
+thousand go as one batch, and no timer adds latency. A lost connection leaves outcomes unknown; those messages are sent
+again under the same ids, in their order, until each one's time is over.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from uuid import uuid4
+
+from mqkit.backend import Backend, Sender
+from mqkit.bridge import Job, Ports, Promise, Signal
+from mqkit.errors import BackendError, ClosedError, ConnectionLost, MqkitError, PublishError
+from mqkit.message import Outgoing
+
+log = logging.getLogger("mqkit")
+
+LARGEST_BATCH = 1_000
+LARGEST_BATCH_BYTES = 4 * 1024 * 1024
+ROOM = 10_000
+"""Messages that may wait to be sent; whoever publishes more waits for room."""
+ROOM_BYTES = 64 * 1024 * 1024
+
+
+def new_id() -> str:
+    """An id that nobody else has."""
+    return str(uuid4())
+
+
+class Parcel:
+    """One outgoing message, its deadline, and who waits for it."""
+
+    __slots__ = ("deadline", "error", "mail", "outgoing")
+
+    def __init__(self, outgoing: Outgoing, deadline: float, mail: "Mail") -> None:
+        self.outgoing = outgoing
+        self.deadline = deadline
+        self.mail = mail
+        self.error: MqkitError | None = None
+        """Why it is not safe so far."""
+
+
+class Mail:
+    """All that one call sends; its promise is kept when the last of it is decided."""
+
+    __slots__ = ("left", "promise")
+
+    def __init__(self, count: int, promise: Promise) -> None:
+        self.left = count
+        self.promise = promise
+
+    def decided(self) -> None:
+        """One more of it is."""
+        self.left -= 1
+        if not self.left:
+            self.promise.resolve(None)
+
+
+class Producer:
+    """Sends for a whole app, from as many tasks as like.
+
+    Args:
+        backend: where to.
+        ports: the world.
+        on_change: called with the error when the connection is lost, and with None when it is there again.
+    """
+
+    def __init__(
+        self, backend: Backend, ports: Ports, on_change: Callable[[MqkitError | None], None] = lambda _: None
+    ) -> None:
+        self._backend = backend
+        self._ports = ports
+        self._on_change = on_change
+        self._queue: deque[Parcel] = deque()
+        self._bytes = 0
+        self._todo = ports.signal()
+        self._room: deque[Signal] = deque()
+        self._sender: Sender | None = None
+        self._job: Job | None = None
+        self._closing = False
+        self._down = False
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._job = self._ports.spawn(self._run(), "mqkit producer")
+
+    async def send(self, batch: Sequence[Outgoing], timeout: float) -> dict[int, MqkitError]:
+        """Send `batch`; return when each message is safe or has failed: position -> why, empty when all is well.
+
+        Ends within about `timeout` seconds. A message that failed with ConnectionLost may be at the broker all the
+        same: its outcome is unknown.
+
+        Raises:
+            ClosedError: the app is not started, or stopped.
+        """
+        if not batch:
+            return {}
+        deadline = self._ports.monotonic() + timeout
+        mail = Mail(len(batch), self._ports.promise())
+        parcels = [Parcel(outgoing, deadline, mail) for outgoing in batch]
+        for parcel in parcels:
+            if self._full and not await self._room_by(deadline):
+                self._decide(parcel, ConnectionLost("too much waits to be sent, and the broker takes nothing"))
+                continue
+            if self._job is None or self._closing:
+                raise ClosedError("the app is not connected: publish inside `async with app:` or while it runs")
+            self._queue.append(parcel)
+            self._bytes += len(parcel.outgoing.message.body)
+            self._todo.set()
+        await mail.promise.result()
+        return {i: parcel.error for i, parcel in enumerate(parcels) if parcel.error is not None}
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Send what is still waiting, at most for `timeout` seconds, and let go."""
+        self._closing = True
+        now = self._ports.monotonic()
+        for parcel in self._queue:
+            parcel.deadline = min(parcel.deadline, now + timeout)
+        for waiter in self._room:
+            waiter.set()
+        self._todo.set()
+        if self._job is not None:
+            await self._job.join()
+            self._job = None
+        await self._hang_up()
+
+    @property
+    def _full(self) -> bool:
+        return not self._closing and (len(self._queue) >= ROOM or self._bytes >= ROOM_BYTES)
+
+    async def _room_by(self, deadline: float) -> bool:
+        """Wait for room, at most until `deadline`; whether there is some."""
+        waiter = self._ports.signal()
+        while self._full:
+            left = deadline - self._ports.monotonic()
+            if left <= 0:
+                return False
+            self._room.append(waiter)
+            if not await waiter.wait(left):
+                self._room.remove(waiter)
+        return True
+
+    def _make_room(self) -> None:
+        if not self._full:
+            for _ in range(min(ROOM - len(self._queue), len(self._room))):
+                self._room.popleft().set()
+
+    async def _run(self) -> None:
+        failures = 0
+        while self._queue or not self._closing:
+            if failures or self._closing:
+                self._expire()
+            if not self._queue:
+                await self._todo.wait()
+                continue
+            batch = self._take()
+            try:
+                if self._sender is None:
+                    self._sender = await self._backend.open_sender()
+                error = await self._send(self._sender, batch)
+            except Exception as lost:
+                error = lost if isinstance(lost, MqkitError) else BackendError(f"{type(lost).__name__}: {lost}")
+                if error is not lost:
+                    log.exception("the sender met an error in mqkit itself")
+                await self._hang_up()
+                self._changed(error)
+            else:
+                self._changed(None)
+            failures = failures + 1 if error else 0
+            if error:
+                self._put_back(batch, error)
+                await self._back_off(failures)
+
+    async def _send(self, sender: Sender, batch: list[Parcel]) -> MqkitError | None:
+        """Send `batch`, and leave in it what has to be sent again; why it has to.
+
+        Raises:
+            BackendError: the session is over.
+        """
+        timeout = max(0.1, min(parcel.deadline for parcel in batch) - self._ports.monotonic())
+        try:
+            await sender.send([parcel.outgoing for parcel in batch], timeout)
+        except PublishError as error:
+            again = []
+            for i, parcel in enumerate(batch):
+                reason = error.rejected.get(i) or error.unknown.get(i)
+                if i in error.unknown:
+                    parcel.error = reason if isinstance(reason, ConnectionLost) else ConnectionLost(str(reason))
+                    again.append(parcel)
+                elif getattr(reason, "retryable", False):
+                    parcel.error = reason
+                    again.append(parcel)
+                else:
+                    self._decide(parcel, reason)
+            batch[:] = again
+            if error.unknown:
+                raise ConnectionLost(str(error)) from error
+            return again[0].error if again else None
+        for parcel in batch:
+            self._decide(parcel, None)
+        batch.clear()
+        return None
+
+    def _take(self) -> list[Parcel]:
+        batch: list[Parcel] = []
+        size = 0
+        while self._queue and len(batch) < LARGEST_BATCH and size < LARGEST_BATCH_BYTES:
+            parcel = self._queue.popleft()
+            size += len(parcel.outgoing.message.body)
+            batch.append(parcel)
+        self._bytes -= size
+        self._make_room()
+        return batch
+
+    def _put_back(self, batch: list[Parcel], error: MqkitError) -> None:
+        for parcel in reversed(batch):
+            parcel.error = parcel.error or error
+            self._queue.appendleft(parcel)
+            self._bytes += len(parcel.outgoing.message.body)
+
+    def _expire(self) -> None:
+        """Give up on what waited too long. Only what failed before can be this old."""
+        now = self._ports.monotonic()
+        kept: deque[Parcel] = deque()
+        while self._queue:
+            parcel = self._queue.popleft()
+            if parcel.deadline > now:
+                kept.append(parcel)
+            else:
+                self._bytes -= len(parcel.outgoing.message.body)
+                self._decide(parcel, parcel.error or ConnectionLost("no connection to the broker within the time-out"))
+        self._queue = kept
+        self._make_room()
+
+    async def _back_off(self, failures: int) -> None:
+        """Wait before the next try, at most until the first deadline; nothing before the first repetition."""
+        if failures == 1:
+            return
+        wait = min(5.0, 0.05 * 2.0 ** min(failures, 10)) * (0.5 + self._ports.draw() / 2)
+        until = self._ports.monotonic() + wait
+        while (left := until - self._ports.monotonic()) > 0 and not self._closing:
+            self._expire()
+            if self._queue:
+                left = min(left, min(p.deadline for p in self._queue) - self._ports.monotonic())
+            await self._todo.wait(max(left, 0.001))
+
+    def _decide(self, parcel: Parcel, error: MqkitError | None) -> None:
+        parcel.error = error
+        parcel.mail.decided()
+
+    def _changed(self, error: MqkitError | None) -> None:
+        down = error is not None
+        if down != self._down:
+            self._down = down
+            self._on_change(error)
+
+    async def _hang_up(self) -> None:
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            await sender.close()
+
+
+def published(errors: dict[int, MqkitError]) -> PublishError:
+    """`errors` of Producer.send as one exception: what may be at the broker is unknown, all else is rejected."""
+    unknown = {i: e for i, e in errors.items() if isinstance(e, ConnectionLost)}
+    return PublishError({i: e for i, e in errors.items() if i not in unknown}, unknown)

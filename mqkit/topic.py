@@ -1,0 +1,131 @@
+"""A topic: a named stream of messages of one schema. Plain data, to be shared between services."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar, overload
+
+from mqkit.errors import ConfigurationError, EncodeError
+
+T = TypeVar("T")
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9][A-Za-z0-9_-]*)*")
+GROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+RESERVED = frozenset({"dlq", "retry", "delay"})
+LONGEST = 120
+"""Characters: topic, group and mqkit's suffixes together stay below Kafka's 249 and AMQP's 255."""
+
+
+def check_topic_name(name: str) -> str:
+    """`name`, if every backend can use it as a topic's name.
+
+    Raises:
+        ConfigurationError: it cannot be used; the text says why.
+    """
+    if len(name) > LONGEST or not NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"topic name {name!r}: use up to {LONGEST} letters, digits, '-' and '_', in parts joined by single dots"
+        )
+    if taken := sorted(RESERVED.intersection(name.split("."))):
+        raise ConfigurationError(f"topic name {name!r}: the part {taken[0]!r} is kept for mqkit's own queues")
+    return name
+
+
+def check_group_name(name: str) -> str:
+    """`name`, if every backend can use it as a group's name.
+
+    Raises:
+        ConfigurationError: it cannot be used; the text says why.
+    """
+    if len(name) > LONGEST or not GROUP_NAME.fullmatch(name) or name in RESERVED:
+        raise ConfigurationError(
+            f"group name {name!r}: use up to {LONGEST} letters, digits, '-' and '_' (no dots; "
+            f"not {', '.join(sorted(RESERVED))})"
+        )
+    return name
+
+
+class Topic(Generic[T]):
+    """A named stream of messages of one schema.
+
+    Args:
+        name: letters, digits, `-` and `_`, in parts joined by dots.
+        schema: what a payload is: a pydantic model, a dataclass, a TypedDict, `dict[str, int]`, `bytes` for raw
+            bodies: whatever pydantic can validate.
+        key: which part of a payload messages are ordered by: the name of a field, or a function.
+        groups: the groups that exist from the start, so that nothing published before their first worker is lost.
+        content_type: how payloads are written; found by the schema when not given.
+        options: what one broker alone knows, such as `KafkaTopic(partitions=12)`; each backend picks its own.
+
+    Raises:
+        ConfigurationError: a name that some backend could not use.
+    """
+
+    __slots__ = ("content_type", "groups", "key", "name", "options", "schema")
+
+    @overload
+    def __init__(
+        self: "Topic[T]",
+        name: str,
+        schema: type[T],
+        *,
+        key: str | Callable[[T], str] | None = None,
+        groups: Iterable[str] = (),
+        content_type: str | None = None,
+        options: Iterable[object] = (),
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Topic[Any]",
+        name: str,
+        schema: object = None,
+        *,
+        key: str | Callable[[Any], str] | None = None,
+        groups: Iterable[str] = (),
+        content_type: str | None = None,
+        options: Iterable[object] = (),
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        schema: object = None,
+        *,
+        key: str | Callable[[Any], str] | None = None,
+        groups: Iterable[str] = (),
+        content_type: str | None = None,
+        options: Iterable[object] = (),
+    ) -> None:
+        self.name = check_topic_name(name)
+        self.schema = schema
+        self.key = key
+        self.groups = tuple(check_group_name(group) for group in groups)
+        self.content_type = content_type
+        self.options = tuple(options)
+
+    def __repr__(self) -> str:
+        return f"Topic({self.name!r}, {schema_name(self.schema)})"
+
+    def key_of(self, payload: T) -> str | None:
+        """The key of `payload`; None where the topic has no key or this payload has none.
+
+        Raises:
+            EncodeError: the field is missing, or the function failed.
+        """
+        if self.key is None:
+            return None
+        try:
+            if callable(self.key):
+                found: object = self.key(payload)
+            elif isinstance(payload, dict):
+                found = payload[self.key]
+            else:
+                found = getattr(payload, self.key)
+        except Exception as error:
+            raise EncodeError(f"no key for {self!r}: {type(error).__name__}: {error}") from error
+        return None if found is None else str(found)
+
+
+def schema_name(schema: object) -> str:
+    """The name of a schema as it travels in the envelope and stands in errors."""
+    if schema is None:
+        return "any"
+    return schema.__qualname__ if isinstance(schema, type) else str(schema)
