@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, overload
 
 from mqkit.backend import Backend, Counts
 from mqkit.bridge import AsyncPorts, Job, Signal, for_event_loop
@@ -31,10 +31,12 @@ from mqkit.producer import Producer, new_id, published
 from mqkit.pump import Pump
 from mqkit.registry import masked
 from mqkit.retry import Retry
-from mqkit.settings import Settings, load
 from mqkit.topic import Topic, check_group_name, schema_name
 from mqkit.topology import Finding, TopicNeed, Topology
 from mqkit.workers import TaskWorkers
+
+if TYPE_CHECKING:
+    from mqkit.settings import Settings  # imported when an app is made: it costs more than all else
 
 log = logging.getLogger("mqkit")
 
@@ -105,6 +107,8 @@ class AsyncApp:
             "grace": None if grace is None else seconds(grace, option="grace"),
         }
         """What this app was given; settings come from here first."""
+        from mqkit.settings import load
+
         self.settings: Settings = load(self.arguments)
         self._plugin_objects = tuple(plugins)
         self.plugins = Plugins(plugins, self.settings.disabled_plugins)
@@ -444,7 +448,7 @@ class AsyncApp:
         for registration in self._registrations.values():
             if registration.options.ordering == "key" and not backend.capabilities.ordering:
                 raise ConfigurationError(f'{masked(settings.url)} cannot keep ordering="key" for {registration.topic}')
-        ports = AsyncPorts()
+        ports = AsyncPorts(threads=max(32, sum(r.options.concurrency for r in self._registrations.values())))
         try:
             description = await backend.connect(settings.connect_timeout)
             await self._settle_topology(backend)

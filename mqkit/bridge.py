@@ -220,20 +220,25 @@ class AsyncPorts:
         try:
             if timeout is None and iscoroutinefunction(function):
                 return await function(*args)
-            async with asyncio.timeout(timeout) as limit:
+            return await self._limited(function, args, timeout)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():  # nobody asked for it: something inside was cancelled
+                raise RuntimeError("the handler was cancelled from inside") from error
+            raise
+
+    async def _limited(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
                 if iscoroutinefunction(function):
                     return await function(*args)
                 if self._executor is None:
                     self._executor = ThreadPoolExecutor(self._threads, "mqkit-handler")
                 return await self.loop.run_in_executor(self._executor, partial(function, *args))
         except TimeoutError as error:
-            if timeout is not None and limit.expired():
+            if limit.expired():
                 raise TimeoutError(f"the handler took longer than {timeout:g} s") from error
-            raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and not task.cancelling():  # nobody asked for it: something inside was cancelled
-                raise RuntimeError("the handler was cancelled from inside") from error
             raise
 
     @contextmanager

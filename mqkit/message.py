@@ -35,7 +35,7 @@ class Message(Generic[T]):
     group: str
     key: str | None = None
     """What ordering goes by. Bytes that are not UTF-8 come as surrogate escapes."""
-    headers: Headers = NO_HEADERS
+    headers: Headers = field(default_factory=lambda: NO_HEADERS)
     """What the publisher added; neither CloudEvents attributes nor mqkit's bookkeeping."""
     attempt: int = 1
     """Which call of the handler this is, counted from 1 across processes and restarts."""
@@ -55,13 +55,13 @@ class WireMessage:
     """Bytes and headers as a broker carries them. An adapter never reads the body and adds nothing to the headers."""
 
     body: bytes
-    headers: Headers = NO_HEADERS
+    headers: Headers = field(default_factory=lambda: NO_HEADERS)
     key: bytes | None = None
     content_type: str | None = None
     """In the broker's own place for it: AMQP's property, Kafka's `content-type` header."""
     id: str | None = None
     """In the broker's own place for it (AMQP's `message_id`), where it has one; else None when received."""
-    properties: Headers = NO_HEADERS
+    properties: Headers = field(default_factory=lambda: NO_HEADERS)
     """What else the broker carries beside headers (AMQP's correlation_id, type, priority ...): copies keep it."""
 
 

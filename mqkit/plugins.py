@@ -42,7 +42,7 @@ class Plugins:
         self._points: dict[str, EntryPoint] = {}
         found = entry_points(group=GROUP)
         if unknown := set(disabled) - {point.name for point in found}:
-            raise ConfigurationError(f"plugin {sorted(unknown)[0]!r} is disabled but not installed")
+            raise ConfigurationError(f"plugin {min(unknown)!r} is disabled but not installed")
         for point in found:
             if point.name not in disabled:
                 self._load(point)

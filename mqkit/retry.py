@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 
 from mqkit.durations import Duration, seconds
 from mqkit.signals import Reject, RetryLater, Skip
@@ -10,6 +11,8 @@ from mqkit.verdict import Again, DeadLetter, Done, Failure, Verdict
 
 TRACEBACK_LINES = 12
 TEXT_LIMIT = 2_000
+OWN_PACKAGES = ("mqkit", "asyncio", "contextlib", "concurrent")
+"""Whose frames lead to a handler and tell its author nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +77,16 @@ def failure(error: BaseException) -> Failure:
         text = str(error)
     except Exception as broken:  # noqa: BLE001 - a user's __str__ may do anything
         text = f"(its text cannot be had: {type(broken).__name__})"
-    lines = "".join(traceback.format_exception(error)).splitlines()
+    lines = "".join(traceback.format_exception(kind, error, _from_user(error.__traceback__))).splitlines()
     return Failure(name, _clean(text[:TEXT_LIMIT]), _clean("\n".join(lines[-TRACEBACK_LINES:])[-2 * TEXT_LIMIT :]))
+
+
+def _from_user(trace: TracebackType | None) -> TracebackType | None:
+    """`trace` from the first frame that is not mqkit's own; all of it if there is none."""
+    inner = trace
+    while inner is not None and inner.tb_frame.f_globals.get("__name__", "").partition(".")[0] in OWN_PACKAGES:
+        inner = inner.tb_next
+    return inner or trace
 
 
 def _clean(text: str) -> str:

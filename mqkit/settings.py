@@ -30,12 +30,12 @@ class RetryPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    attempts: int | None = Field(None, ge=1)
-    wait_initial: float | None = Field(None, ge=0)
-    wait_max: float | None = Field(None, ge=0)
-    wait_factor: float | None = Field(None, ge=1)
-    wait_jitter: float | None = Field(None, ge=0, le=1)
-    inline: int | None = Field(None, ge=0)
+    attempts: Annotated[int | None, Field(ge=1)] = None
+    wait_initial: Annotated[float | None, Field(ge=0)] = None
+    wait_max: Annotated[float | None, Field(ge=0)] = None
+    wait_factor: Annotated[float | None, Field(ge=1)] = None
+    wait_jitter: Annotated[float | None, Field(ge=0, le=1)] = None
+    inline: Annotated[int | None, Field(ge=0)] = None
 
 
 class GroupPolicy(BaseModel):
@@ -43,10 +43,10 @@ class GroupPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    concurrency: int | None = Field(None, ge=1)
-    prefetch: int | None = Field(None, ge=0)
-    timeout: float | None = Field(None, gt=0)
-    grace: float | None = Field(None, ge=0)
+    concurrency: Annotated[int | None, Field(ge=1)] = None
+    prefetch: Annotated[int | None, Field(ge=0)] = None
+    timeout: Annotated[float | None, Field(gt=0)] = None
+    grace: Annotated[float | None, Field(ge=0)] = None
     ordering: Literal["key", "none"] | None = None
     retry: RetryPolicy = RetryPolicy()
 

@@ -1,0 +1,88 @@
+"""The broker fixtures. Each broker is started when a test first asks for it, and serves the rest of the run.
+
+MQKIT_TEST_AMQP_URL and MQKIT_TEST_KAFKA_URL name brokers to use instead of starting some.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.brokers import Broker, given, streaming, without
+
+if TYPE_CHECKING:
+    import broker_containers
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """RabbitMQ, the newest release line."""
+    if broker := given("MQKIT_TEST_AMQP_URL"):
+        yield broker
+    else:
+        from broker_containers import rabbitmq
+
+        yield from started(request, rabbitmq())
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_old_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """RabbitMQ, the oldest release line that mqkit supports."""
+    from broker_containers import rabbitmq
+
+    yield from started(request, rabbitmq("4.0"))
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """One node of Kafka."""
+    if broker := given("MQKIT_TEST_KAFKA_URL"):
+        yield broker
+    else:
+        from broker_containers import kafka
+
+        yield from started(request, kafka())
+
+
+def started(
+    request: pytest.FixtureRequest, broker: "AbstractContextManager[broker_containers.Broker]"
+) -> Iterator[Broker]:
+    from broker_images import BrokersUnavailable
+
+    with ExitStack() as stack:
+        try:
+            with streaming(request.config):
+                running = stack.enter_context(broker)
+        except BrokersUnavailable as error:
+            without(str(error))
+        yield running
+
+
+def pytest_configure() -> None:
+    """Lets SIGINT through again: a run in the background has it ignored, and so would all processes that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Gets missing images before the first test: minutes of building would count as that test's time."""
+    if session.config.option.collectonly:
+        return
+    from broker_images import BrokerName, BrokersUnavailable, provide
+
+    wanted: dict[str, BrokerName] = {}
+    fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if "rabbitmq_broker" in fixtures and not given("MQKIT_TEST_AMQP_URL"):
+        wanted["rabbitmq_broker"] = "rabbitmq"
+    if "rabbitmq_old_broker" in fixtures:
+        wanted["rabbitmq_old_broker"] = "rabbitmq-old"
+    if "kafka_broker" in fixtures and not given("MQKIT_TEST_KAFKA_URL"):
+        wanted["kafka_broker"] = "kafka"
+    if wanted:
+        try:
+            with streaming(session.config):
+                provide(*wanted.values())
+        except BrokersUnavailable:
+            return  # the fixtures meet it again, and say so for each test
