@@ -23,6 +23,7 @@ from mqkit.errors import (
     MessageTooLarge,
     MqkitError,
     SchemaError,
+    Unroutable,
 )
 from mqkit.message import Delivery, Message, Outgoing
 from mqkit.middleware import Around
@@ -146,7 +147,7 @@ class Handler:
         try:
             verdict = await self._attempt(message)
         except MqkitError as error:
-            if isinstance(error, MessageError):
+            if isinstance(error, (MessageError, Unroutable)):  # what the handler itself tried to send
                 verdict = decide(self.options.retry, error, attempt, ports.draw())
             else:  # the broker's fault or ours: the message pays nothing for it
                 verdict = Again(PATIENCE, failure(error), inline=True, counted=False)

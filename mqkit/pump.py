@@ -24,6 +24,8 @@ log = logging.getLogger("mqkit")
 
 PULSE = 1.0
 """Seconds: how long a receive may wait, so that leases and group memberships are kept alive."""
+LASTING = 5.0
+"""Seconds after which a session counts as one that worked, so that its successor is opened at once."""
 STORE_TIMEOUT = 5.0
 """Seconds for storing copies, after which they are tried again while the originals stay where they are."""
 
@@ -85,6 +87,7 @@ class Pump:
         self._stop = False
         self._deadline: float | None = None
         self._lost_at: float | None = None
+        self._lasted = False
         self.last_progress = ports.monotonic()
         """When this pump last heard from the broker, on the monotonic clock."""
 
@@ -108,30 +111,39 @@ class Pump:
         """Work until stopped."""
         failures = 0
         while not self._stop:
-            try:
-                self._receiver = receiver = await self._backend.open_receiver(self._subscription, self._notify)
-            except MqkitError as error:
-                await self._outage(error, failures)
-                failures += 1
-                continue
-            self._epoch += 1
-            self._back()
-            try:
-                failures = 0
-                await self._work(receiver)
-            except BackendError as error:
-                self._receiver = None
-                self._workers.drop()
-                self._unstored.clear()
-                await receiver.close()
-                await self._outage(error, failures)
-                failures += 1
-            else:
-                self._receiver = None
-                await receiver.close()
+            lost = await self._session()
+            if lost is None:
+                break
+            failures = 0 if self._lasted else failures
+            await self._outage(lost, failures)
+            failures += 1
         self._workers.stop()
         self._workers.cancel()
         self._event("stopped")
+
+    async def _session(self) -> MqkitError | None:
+        """Work in one session until stopped, or until it is lost; then why."""
+        self._lasted = False
+        started = self._ports.monotonic()
+        try:
+            self._receiver = await self._backend.open_receiver(self._subscription, self._notify)
+            self._epoch += 1
+            self._back()
+            await self._work(self._receiver)
+        except MqkitError as error:
+            return error
+        except Exception as error:
+            log.exception("%s: the session met an error in mqkit itself", self._where)
+            return BackendError(f"{type(error).__name__}: {error}")
+        else:
+            return None
+        finally:
+            self._lasted = self._ports.monotonic() - started > LASTING
+            receiver, self._receiver = self._receiver, None
+            self._workers.drop()
+            self._unstored.clear()
+            if receiver is not None:
+                await receiver.close()
 
     async def _work(self, receiver: Receiver) -> None:
         while True:

@@ -77,7 +77,8 @@ class Backends:
         try:
             backend_class = getattr(import_module(module), name)
         except ImportError as error:
-            if spec.extra is not None:
+            own = module.partition(".")[0] == (error.name or "").partition(".")[0]
+            if spec.extra is not None and not own:
                 raise ConfigurationError(
                     f"{spec.name} needs its driver, {error.name or error}: pip install '{spec.extra}'"
                 ) from error
