@@ -11,7 +11,7 @@ hookspecs registry plugins  what a plugin may add, and how it is found
 bridge                      the only file that knows about sync and async
 middleware handler workers  around, in, and between the user's functions
 pump producer dead          the loops that receive and send, and the dead letters
-settings app cli            what a user touches
+registration settings app    what a user touches
 backends testing            RabbitMQ, Kafka, SQLite, memory; the contract, executed
 """
 

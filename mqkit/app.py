@@ -1,11 +1,11 @@
 """AsyncApp: what a user holds in hand. It puts the rooms together and decides nothing about messages."""
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from mqkit.backend import Backend, Counts
 from mqkit.bridge import AsyncPorts, Job, Signal, for_event_loop
@@ -23,15 +23,16 @@ from mqkit.errors import (
     TopologyError,
 )
 from mqkit.events import Event, Listener
-from mqkit.handler import Handler, HandlerOptions, function_name, takes_message
-from mqkit.message import Message, Outgoing
+from mqkit.handler import Handler, HandlerOptions
+from mqkit.message import Outgoing
 from mqkit.middleware import Around, Middleware
 from mqkit.plugins import Plugins
 from mqkit.producer import Producer, new_id, published
 from mqkit.pump import Pump
+from mqkit.registration import Registration, Registrations, Subscribing
 from mqkit.registry import masked
 from mqkit.retry import Retry
-from mqkit.topic import Topic, check_group_name, schema_name
+from mqkit.topic import Topic, schema_name
 from mqkit.topology import Finding, TopicNeed, Topology
 from mqkit.workers import TaskWorkers
 
@@ -42,29 +43,6 @@ log = logging.getLogger("mqkit")
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class Subscribing(Protocol[T, R]):
-    """What `subscribe` returns: a decorator that gives the function back unchanged."""
-
-    @overload
-    def __call__(self, function: Callable[[T], Awaitable[R] | R]) -> Callable[[T], Awaitable[R] | R]: ...
-    @overload
-    def __call__(
-        self, function: Callable[[T, Message[T]], Awaitable[R] | R]
-    ) -> Callable[[T, Message[T]], Awaitable[R] | R]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """One use of `subscribe`, before the app is open."""
-
-    topic: Topic[Any]
-    group: str
-    function: Callable[..., Any]
-    options: HandlerOptions
-    publish: Topic[Any] | None
-    middleware: tuple[Middleware, ...]
 
 
 class AsyncApp:
@@ -114,7 +92,7 @@ class AsyncApp:
         self.plugins = Plugins(plugins, self.settings.disabled_plugins)
         self._middleware = (*self.plugins.collect("mqkit_middleware"), *middleware)
         self._listeners: list[Listener] = [*self.plugins.collect("mqkit_listeners"), *listeners]
-        self._registrations: dict[tuple[str, str], Registration] = {}
+        self._registrations = Registrations(self.settings.groups)
         self._codecs: dict[Topic[Any], TopicCodec[Any]] = {}
         self._declared: set[Topic[Any]] = set()
         self._opened: _Opened | None = None
@@ -186,7 +164,6 @@ class AsyncApp:
         Raises:
             ConfigurationError: an option makes no sense, or the group has a handler for this topic already.
         """
-        check_group_name(group)
         options = HandlerOptions(
             retry=retry or Retry(),
             ordering=ordering,
@@ -195,28 +172,10 @@ class AsyncApp:
             timeout=None if timeout is None else seconds(timeout, option="timeout"),
             grace=None if grace is None else seconds(grace, option="grace"),
         )
-        policy = self.settings.groups.get(f"{topic.name}.{group}")
-        if policy is not None:
-            options = policy.apply(options)
         self._codec(topic)
         if publish is not None:
             self._codec(publish)
-        Around(middleware)
-
-        def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            takes_message(function)
-            known = self._registrations.get((topic.name, group))
-            if known is not None:
-                raise ConfigurationError(
-                    f"group {group!r} has a handler for topic {topic.name!r} already, "
-                    f"{function_name(known.function)}; give {function_name(function)} a group of its own"
-                )
-            self._registrations[topic.name, group] = Registration(
-                topic, group, function, options, publish, (*self._middleware, *middleware)
-            )
-            return function
-
-        return register
+        return self._registrations.decorator(topic, group, options, publish, (*self._middleware, *middleware))
 
     def listen(self, listener: Listener) -> Listener:
         """Call `listener` with every event; also as a decorator."""
@@ -226,12 +185,12 @@ class AsyncApp:
     @property
     def registrations(self) -> Sequence[Registration]:
         """What `subscribe` was used for, in order."""
-        return tuple(self._registrations.values())
+        return tuple(self._registrations)
 
     def topology(self) -> Topology:
         """What this app needs at its broker."""
         needs = [TopicNeed(r.topic.name, frozenset((r.group, *r.topic.groups)), r.topic.options)
-                 for r in self._registrations.values()]  # fmt: skip
+                 for r in self._registrations]  # fmt: skip
         needs += [TopicNeed(t.name, frozenset(t.groups), t.options) for t in self._codecs]
         return Topology().including((*needs, *self.plugins.collect("mqkit_topology")))
 
@@ -322,7 +281,7 @@ class AsyncApp:
         opened = await self._open()
         jobs: list[Job] = []
         try:
-            self._pumps = [self._pump(opened, registration) for registration in self._registrations.values()]
+            self._pumps = [self._pump(opened, registration) for registration in self._registrations]
             jobs = [opened.ports.spawn(pump.run(), f"mqkit pump {i}") for i, pump in enumerate(self._pumps)]
             yield self
         finally:
@@ -445,10 +404,10 @@ class AsyncApp:
         settings = self.settings
         colour, found = self.plugins.backends.open(settings.url, "asynchronous")
         backend = for_event_loop(colour, found)
-        for registration in self._registrations.values():
+        for registration in self._registrations:
             if registration.options.ordering == "key" and not backend.capabilities.ordering:
                 raise ConfigurationError(f'{masked(settings.url)} cannot keep ordering="key" for {registration.topic}')
-        ports = AsyncPorts(threads=max(32, sum(r.options.concurrency for r in self._registrations.values())))
+        ports = AsyncPorts(threads=max(32, sum(r.options.concurrency for r in self._registrations)))
         try:
             description = await backend.connect(settings.connect_timeout)
             await self._settle_topology(backend)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from inspect import iscoroutinefunction
+from inspect import isawaitable, iscoroutinefunction
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from mqkit.backend import (
@@ -235,7 +235,9 @@ class AsyncPorts:
                     return await function(*args)
                 if self._executor is None:
                     self._executor = ThreadPoolExecutor(self._threads, "mqkit-handler")
-                return await self.loop.run_in_executor(self._executor, partial(function, *args))
+                result = await self.loop.run_in_executor(self._executor, partial(function, *args))
+                # an async function behind a plain decorator, or an object with an async __call__
+                return await result if isawaitable(result) else result
         except TimeoutError as error:
             if limit.expired():
                 raise TimeoutError(f"the handler took longer than {timeout:g} s") from error

@@ -4,12 +4,13 @@ Errors name what is wrong: a publisher gets them before any I/O, a consumer's me
 """
 
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from mqkit.errors import ConfigurationError, DecodeError, EncodeError, FieldError, SchemaError
+from mqkit.errors import ConfigurationError, DecodeError, EncodeError, FieldError, MessageError, SchemaError
 from mqkit.topic import Topic, schema_name
 
 T = TypeVar("T")
@@ -71,6 +72,18 @@ def _fields(error: ValidationError) -> list[FieldError]:
     return [FieldError(".".join(str(part) for part in e["loc"]), e["msg"]) for e in shown]
 
 
+def _not_finite(value: object, path: tuple[str, ...] = ("the payload",)) -> tuple[str, ...]:
+    """Where in `value` there is a float that JSON cannot write and pydantic would silently make null."""
+    if isinstance(value, float):
+        return () if isfinite(value) else path
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        items = enumerate(value)
+    return next((found for name, item in items if (found := _not_finite(item, (*path, str(name))))), ())
+
+
 class JSONBinding:
     """JSON of what pydantic validates. A payload is checked on both sides, as it would be read."""
 
@@ -92,6 +105,8 @@ class JSONBinding:
             raise self._unwritable(payload, error) from error
         except (ValueError, TypeError, RecursionError) as error:
             raise EncodeError(f"{self.name} cannot be written as JSON: {error}") from error
+        if b"null" in body and (lost := _not_finite(self.adapter.dump_python(payload, by_alias=True, warnings=False))):
+            raise EncodeError(f"{self.name} cannot be written as JSON: {'.'.join(lost)} is NaN or infinite")
         return body
 
     def _unwritable(self, payload: Any, error: PydanticSerializationError) -> SchemaError | EncodeError:
@@ -109,7 +124,7 @@ class JSONBinding:
             return self.adapter.validate_json(body)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            if first["type"] == "json_invalid":
+            if first["type"] == "json_invalid" and not first["loc"]:
                 raise DecodeError(f"the body is not JSON: {first['msg']}") from error
             raise SchemaError(self.name, _fields(error)) from error
         except (ValueError, RecursionError) as error:
@@ -148,8 +163,7 @@ class TopicCodec(Generic[T]):
             SchemaError: it does not match the schema; names the fields.
         """
         if content_type is None or content_type == self.content_type or self._schema is bytes:
-            payload: T = self._own.decode(body)
-            return payload
+            return self._read(self._own, body)
         plain, _, parameters = content_type.partition(";")
         plain = plain.strip().lower()
         charset = parameters.lower().replace('"', "").partition("charset=")[2].split(";")[0].strip()
@@ -164,8 +178,16 @@ class TopicCodec(Generic[T]):
             except ConfigurationError as error:
                 raise DecodeError(str(error)) from error
             self._bindings[plain] = binding
-        decoded: T = binding.decode(body)
-        return decoded
+        return self._read(binding, body)
+
+    def _read(self, binding: Binding, body: bytes) -> T:
+        try:
+            payload: T = binding.decode(body)
+        except MessageError:
+            raise
+        except Exception as error:  # a validator of the schema, or a plugin's codec, that a hostile body brought down
+            raise DecodeError(f"the body cannot be read: {type(error).__name__}: {error}") from error
+        return payload
 
 
 class Codecs:

@@ -7,6 +7,7 @@ import base64
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import inf
 from uuid import uuid4
 
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
@@ -68,7 +69,7 @@ def _plain(value: object) -> object:
 def letter_id(delivery: Delivery) -> str:
     """The message's id as it was before it died."""
     try:
-        return unseal(delivery, new_id="", now=0.0).id
+        return unseal(delivery, new_id="", now=inf).id
     except EnvelopeError:
         return fallback_id(delivery) or ""
 
@@ -86,7 +87,7 @@ def read_letter(delivery: Delivery) -> DeadLetter:
         error_type=own.get("error-type", ""),
         error=own.get("error", ""),
         traceback=own.get("traceback", ""),
-        attempts=int(attempts) if attempts.isdecimal() else 0,
+        attempts=int(attempts) if attempts.isdecimal() and len(attempts) < 10 else 0,
         first_failed=own.get("first-failed", ""),
         last_failed=own.get("last-failed", ""),
         origin=own.get("origin", ""),
@@ -203,7 +204,6 @@ class DeadLetters:
         progress: Callable[[int], None],
     ) -> Sequence[str]:
         ids: list[str] = []
-        signal = self._ports.signal()
         started = self._ports.monotonic()
         size = max(1, min(PAGE, int(rate))) if rate else PAGE
         async with self._opened() as (receiver, count):
@@ -213,8 +213,8 @@ class DeadLetters:
                     fitting = fitting[: limit - len(ids)]
                 for i in range(0, len(fitting), size):
                     chosen = fitting[i : i + size]
-                    if rate and not dry and (ahead := started + len(ids) / rate - self._ports.monotonic()) > 0:
-                        await signal.wait(ahead)
+                    while rate and not dry and (ahead := started + len(ids) / rate - self._ports.monotonic()) > 0:
+                        await receiver.receive(0, min(ahead, 1.0))
                     if not dry:
                         await act(receiver, chosen)
                     ids += [letter_id(delivery) for delivery in chosen]

@@ -17,6 +17,8 @@ PREFIXES = ("ce_", "cloudEvents_", "cloudEvents:", "ce-")
 """Kafka's binding; AMQP's, in both spellings it allows; HTTP's, for bridges that keep it."""
 ATTRIBUTES = frozenset({"specversion", "id", "source", "type", "time", "datacontenttype", "dataschema", "subject"})
 OWN = "mqkit-"
+LONGEST_NAME = 255
+"""Bytes of an id or a header's name: AMQP's short string."""
 LONGEST_ATTRIBUTE = 1024
 """Characters. An id or type longer than this is an attack, not a name."""
 FURTHEST = 10 * 365 * 86_400.0
@@ -70,10 +72,20 @@ def check_headers(headers: Mapping[str, str]) -> None:
             raise EncodeError(f"header {name!r}: names and values are text, not {type(value).__name__}")
         if not name or name.startswith(OWN) or name.startswith(PREFIXES) or name.lower() == "content-type":
             raise EncodeError(f"header {name!r}: this name is kept for the envelope; choose another")
+        _check_name("the name of header", name)
         try:
             value.encode()
         except UnicodeEncodeError as error:
             raise EncodeError(f"header {name!r}: not valid text: {error.reason}") from error
+
+
+def _check_name(what: str, name: str) -> None:
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise EncodeError(f"{what} {name[:80]!r}: not valid text: {error.reason}") from error
+    if not 0 < size <= LONGEST_NAME:
+        raise EncodeError(f"{what} {name[:80]!r} has {size:,} bytes; it may have 1 to {LONGEST_NAME}")
 
 
 def seal(
@@ -89,12 +101,17 @@ def seal(
     headers: Mapping[str, str] | None = None,
     due: float | None = None,
 ) -> WireMessage:
-    """A publisher's message as it goes to the broker. `now` and `due` are seconds since the epoch."""
+    """A publisher's message as it goes to the broker. `now` and `due` are seconds since the epoch.
+
+    Raises:
+        EncodeError: the id, the key or a header could not be carried by every broker; the text names it.
+    """
+    _check_name("id", id)
     sealed: dict[str, HeaderValue] = {
         prefix + "specversion": "1.0",
         prefix + "id": id,
         prefix + "source": source,
-        prefix + "type": type,
+        prefix + "type": type[:LONGEST_NAME],
         prefix + "time": timestamp(now),
     }
     if headers:
@@ -130,7 +147,10 @@ def _text(name: str, value: HeaderValue) -> str:
             raise EnvelopeError(f"header {name!r} is not UTF-8") from error
     if isinstance(value, bool) or not isinstance(value, (str, int, float, datetime)):
         raise EnvelopeError(f"header {name!r} is {type(value).__name__}, not text")
-    text = value.isoformat() if isinstance(value, datetime) else str(value)
+    try:
+        text = value.isoformat() if isinstance(value, datetime) else str(value)
+    except ValueError as error:  # an int with more digits than Python writes
+        raise EnvelopeError(f"header {name!r} is too large a number") from error
     if len(text) > LONGEST_ATTRIBUTE:
         raise EnvelopeError(f"header {name!r} has {len(text):,} characters; at most {LONGEST_ATTRIBUTE:,} are read")
     return text
@@ -174,8 +194,8 @@ def unseal(delivery: Delivery, *, new_id: str, now: float) -> Envelope:
             continue
         for prefix in PREFIXES:
             if name.startswith(prefix) and (attribute := name[len(prefix) :].lower()) in ATTRIBUTES:
-                if value is not None:
-                    found[attribute] = _text(name, value)
+                if value is not None and (text := _text(name, value)):
+                    found[attribute] = text
                 break
         else:
             user[name] = value
@@ -205,7 +225,7 @@ def _copy(delivery: Delivery, prefix: str, id: str, own: Mapping[str, str]) -> W
     """The same message with only this bookkeeping, and its id written down if it had none."""
     message = delivery.message
     headers: dict[str, HeaderValue] = {n: v for n, v in message.headers.items() if not n.startswith(OWN)}
-    if not any(p + "id" in headers for p in PREFIXES):
+    if not any(headers.get(p + "id") for p in PREFIXES):
         headers[prefix + "id"] = id
     headers.update(own)
     return WireMessage(message.body, headers, message.key, message.content_type, message.id, message.properties)

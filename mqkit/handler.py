@@ -128,12 +128,17 @@ class Handler:
         """Of the function, for people: `shop.bill`."""
         return function_name(self.function)
 
-    async def process(self, delivery: Delivery, spent: int = 0) -> Outcome:
-        """One attempt, or why there was none; `spent` attempts happened in place before. Never raises Exception."""
+    async def process(self, delivery: Delivery, spent: int = 0, id: str | None = None) -> Outcome:
+        """One attempt, or why there was none. Never raises Exception.
+
+        Args:
+            spent: attempts that happened in place before.
+            id: what the message was called then, if it brings no id of its own.
+        """
         ports = self.ports
         now = ports.now()
         try:
-            envelope = unseal(delivery, new_id=str(uuid4()), now=now)
+            envelope = unseal(delivery, new_id=id or str(uuid4()), now=now)
         except EnvelopeError as error:
             return Outcome(delivery, self._unreadable(error), fallback_id(delivery) or str(uuid4()), 0)
         if envelope.due is not None and envelope.due > now and not spent:

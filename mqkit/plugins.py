@@ -48,8 +48,8 @@ class Plugins:
                 self._load(point)
         for plugin in extra:
             self._register(plugin, getattr(plugin, "__name__", type(plugin).__qualname__))
-        self.backends = Backends(self._flat(self._call("mqkit_backends")))
-        self.codecs = Codecs(self._flat(self._call("mqkit_codecs")))
+        self.backends = Backends(self._flat(self._call("mqkit_backends"), "schemes"))
+        self.codecs = Codecs(self._flat(self._call("mqkit_codecs"), "content_type"))
 
     def _load(self, point: EntryPoint) -> None:
         earlier = self._points.get(point.name)
@@ -90,7 +90,8 @@ class Plugins:
                 ) from error
         return answers
 
-    def _flat(self, answers: list[tuple[str, object]]) -> list:  # type: ignore[type-arg] # each hook has its own type
+    def _flat(self, answers: list[tuple[str, object]], attribute: str = "__class__") -> list:  # type: ignore[type-arg] # see collect
+        """The answers in one list; each must have `attribute`, which tells that it is what the hook asks for."""
         items: list[object] = []
         for name, answer in answers:
             if answer is None:
@@ -98,6 +99,8 @@ class Plugins:
             if not isinstance(answer, (list, tuple)):
                 raise ConfigurationError(f"plugin {name!r} must return a list, not {type(answer).__name__}")
             for item in answer:
+                if not hasattr(item, attribute):
+                    raise ConfigurationError(f"plugin {name!r} registers {item!r}, which has no {attribute!r}")
                 if isinstance(item, BackendSpec) and any(
                     isinstance(other, BackendSpec) and other.name == item.name for other in items
                 ):

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from mqkit.backend import Backend, Sender
 from mqkit.bridge import Job, Ports, Promise, Signal
-from mqkit.errors import BackendError, ClosedError, ConnectionLost, MqkitError, PublishError
+from mqkit.errors import ClosedError, ConnectionLost, MqkitError, PublishError
 from mqkit.message import Outgoing
 
 log = logging.getLogger("mqkit")
@@ -22,6 +22,8 @@ LARGEST_BATCH_BYTES = 4 * 1024 * 1024
 ROOM = 10_000
 """Messages that may wait to be sent; whoever publishes more waits for room."""
 ROOM_BYTES = 64 * 1024 * 1024
+PULSE = 0.25
+"""Seconds between two looks at what waits too long, while anything waits."""
 
 
 def new_id() -> str:
@@ -37,7 +39,8 @@ class Parcel:
     def __init__(self, outgoing: Outgoing, deadline: float, mail: "Mail") -> None:
         self.outgoing = outgoing
         self.deadline = deadline
-        self.mail = mail
+        self.mail: Mail | None = mail
+        """None once it is decided."""
         self.error: MqkitError | None = None
         """Why it is not safe so far."""
 
@@ -75,16 +78,25 @@ class Producer:
         self._on_change = on_change
         self._queue: deque[Parcel] = deque()
         self._bytes = 0
+        self._flight: list[Parcel] = []
+        """The batch on its way; what of it is decided leaves it."""
         self._todo = ports.signal()
+        self._stir = ports.signal()
+        """Something waits: the watch begins."""
+        self._watching = False
         self._room: deque[Signal] = deque()
         self._sender: Sender | None = None
         self._job: Job | None = None
+        self._watcher: Job | None = None
         self._closing = False
+        self._end_by: float | None = None
+        """When close() loses its patience."""
         self._down = False
 
     def start(self) -> None:
         """Begin to send."""
         self._job = self._ports.spawn(self._run(), "mqkit producer")
+        self._watcher = self._ports.spawn(self._watch(self._job), "mqkit producer's watch")
 
     async def send(self, batch: Sequence[Outgoing], timeout: float) -> dict[int, MqkitError]:
         """Send `batch`; return when each message is safe or has failed: position -> why, empty when all is well.
@@ -109,21 +121,27 @@ class Producer:
             self._queue.append(parcel)
             self._bytes += len(parcel.outgoing.message.body)
             self._todo.set()
+            if not self._watching:
+                self._stir.set()
         await mail.promise.result()
         return {i: parcel.error for i, parcel in enumerate(parcels) if parcel.error is not None}
 
     async def close(self, timeout: float = 5.0) -> None:
-        """Send what is still waiting, at most for `timeout` seconds, and let go."""
+        """Send what is still waiting, at most for `timeout` seconds, and let go. Ends every send."""
         self._closing = True
-        now = self._ports.monotonic()
-        for parcel in self._queue:
-            parcel.deadline = min(parcel.deadline, now + timeout)
+        self._end_by = self._ports.monotonic() + timeout
+        for parcel in (*self._flight, *self._queue):
+            parcel.deadline = min(parcel.deadline, self._end_by)
         for waiter in self._room:
             waiter.set()
         self._todo.set()
-        if self._job is not None:
-            await self._job.join()
-            self._job = None
+        self._stir.set()
+        for job in (self._job, self._watcher):
+            if job is not None:
+                await job.join()
+        self._job = self._watcher = None
+        for parcel in (*self._flight, *self._queue):
+            self._decide(parcel, parcel.error or ConnectionLost("the app was closed before this was confirmed"))
         await self._hang_up()
 
     @property
@@ -138,8 +156,11 @@ class Producer:
             if left <= 0:
                 return False
             self._room.append(waiter)
-            if not await waiter.wait(left):
-                self._room.remove(waiter)
+            try:
+                await waiter.wait(left)
+            finally:
+                if waiter in self._room:  # not woken: too late, or cancelled
+                    self._room.remove(waiter)
         return True
 
     def _make_room(self) -> None:
@@ -155,14 +176,14 @@ class Producer:
             if not self._queue:
                 await self._todo.wait()
                 continue
-            batch = self._take()
+            batch = self._flight = self._take()
             try:
                 if self._sender is None:
                     self._sender = await self._backend.open_sender()
                 error = await self._send(self._sender, batch)
             except Exception as lost:
-                error = lost if isinstance(lost, MqkitError) else BackendError(f"{type(lost).__name__}: {lost}")
-                if error is not lost:
+                error = lost if isinstance(lost, MqkitError) else ConnectionLost(f"{type(lost).__name__}: {lost}")
+                if error is not lost:  # nobody can say what is at the broker
                     log.exception("the sender met an error in mqkit itself")
                 await self._hang_up()
                 self._changed(error)
@@ -172,6 +193,20 @@ class Producer:
             if error:
                 self._put_back(batch, error)
                 await self._back_off(failures)
+
+    async def _watch(self, job: Job) -> None:
+        """End what waits too long while the loop is held up by a batch or a session that hangs."""
+        while self._queue or self._flight or not self._closing:
+            self._watching = bool(self._queue or self._flight)
+            await self._stir.wait(PULSE if self._watching else None)
+            self._expire()
+            now = self._ports.monotonic()
+            for parcel in self._flight:
+                if parcel.deadline + PULSE <= now:
+                    self._decide(parcel, ConnectionLost("not confirmed by the broker within the time-out"))
+            if self._end_by is not None and self._end_by + PULSE <= now:
+                job.cancel()
+                return
 
     async def _send(self, sender: Sender, batch: list[Parcel]) -> MqkitError | None:
         """Send `batch`, and leave in it what has to be sent again; why it has to.
@@ -186,14 +221,13 @@ class Producer:
             again = []
             for i, parcel in enumerate(batch):
                 reason = error.rejected.get(i) or error.unknown.get(i)
-                if i in error.unknown:
-                    parcel.error = reason if isinstance(reason, ConnectionLost) else ConnectionLost(str(reason))
-                    again.append(parcel)
-                elif getattr(reason, "retryable", False):
-                    parcel.error = reason
-                    again.append(parcel)
-                else:
+                if reason is None or not (i in error.unknown or getattr(reason, "retryable", False)):
                     self._decide(parcel, reason)
+                    continue
+                if i in error.unknown and not isinstance(reason, ConnectionLost):
+                    reason = ConnectionLost(str(reason))
+                self._failed(parcel, reason)
+                again.append(parcel)
             batch[:] = again
             if error.unknown:
                 raise ConnectionLost(str(error)) from error
@@ -216,9 +250,17 @@ class Producer:
 
     def _put_back(self, batch: list[Parcel], error: MqkitError) -> None:
         for parcel in reversed(batch):
-            parcel.error = parcel.error or error
-            self._queue.appendleft(parcel)
-            self._bytes += len(parcel.outgoing.message.body)
+            if parcel.mail is not None:
+                self._failed(parcel, error)
+                self._queue.appendleft(parcel)
+                self._bytes += len(parcel.outgoing.message.body)
+        self._flight = []
+
+    @staticmethod
+    def _failed(parcel: Parcel, error: MqkitError) -> None:
+        """`parcel` is to be sent again; what was unknown once stays so."""
+        if not isinstance(parcel.error, ConnectionLost):
+            parcel.error = error
 
     def _expire(self) -> None:
         """Give up on what waited too long. Only what failed before can be this old."""
@@ -230,7 +272,7 @@ class Producer:
                 kept.append(parcel)
             else:
                 self._bytes -= len(parcel.outgoing.message.body)
-                self._decide(parcel, parcel.error or ConnectionLost("no connection to the broker within the time-out"))
+                self._decide(parcel, parcel.error or ConnectionLost("not sent to the broker within the time-out"))
         self._queue = kept
         self._make_room()
 
@@ -240,15 +282,18 @@ class Producer:
             return
         wait = min(5.0, 0.05 * 2.0 ** min(failures, 10)) * (0.5 + self._ports.draw() / 2)
         until = self._ports.monotonic() + wait
-        while (left := until - self._ports.monotonic()) > 0 and not self._closing:
+        while (left := until - self._ports.monotonic()) > 0 and (self._queue or not self._closing):
             self._expire()
             if self._queue:
                 left = min(left, min(p.deadline for p in self._queue) - self._ports.monotonic())
             await self._todo.wait(max(left, 0.001))
 
-    def _decide(self, parcel: Parcel, error: MqkitError | None) -> None:
-        parcel.error = error
-        parcel.mail.decided()
+    @staticmethod
+    def _decide(parcel: Parcel, error: MqkitError | None) -> None:
+        mail, parcel.mail = parcel.mail, None
+        if mail is not None:
+            parcel.error = error
+            mail.decided()
 
     def _changed(self, error: MqkitError | None) -> None:
         down = error is not None

@@ -171,7 +171,7 @@ class Pump:
         if self._unstored:
             until = min(until, self._store_at)
         if self._deadline is not None:
-            until = min(until, self._deadline)
+            until = min(until, self._deadline) if self._unstored or self._workers.outstanding else now
         return max(until - now, 0.0)
 
     def _due(self) -> list[Outcome]:

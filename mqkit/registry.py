@@ -1,5 +1,6 @@
 """Which backend answers to a URL, and which codec to a content type. Imports a driver on first use only."""
 
+import re
 from collections.abc import Iterable
 from importlib import import_module
 from typing import Literal, TypeAlias
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 from mqkit.backend import Backend, BackendSpec, BlockingBackend
 from mqkit.errors import ConfigurationError
 
+SECRET = re.compile(r"([^&=]*(?:password|secret|token)[^&=]*)=[^&]*", re.IGNORECASE)
 Colour: TypeAlias = Literal["asynchronous", "blocking"]
 
 
@@ -24,9 +26,12 @@ def scheme_of(url: str) -> str:
 
 
 def masked(url: str) -> str:
-    """`url` with its password replaced, for logs and errors."""
-    parts = urlsplit(url)
-    query = parts.query.replace(parts.query, "...") if "@" in parts.query else parts.query
+    """`url` with its passwords replaced, for logs and errors."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{url.partition(':')[0]}://..."
+    query = "..." if "@" in parts.query else SECRET.sub(r"\1=***", parts.query)
     netloc = parts.netloc
     if parts.password:
         netloc = netloc.replace(f":{parts.password}@", ":***@")
@@ -85,5 +90,9 @@ class Backends:
             raise ConfigurationError(f"backend {spec.name!r} cannot be imported from {path}: {error}") from error
         except AttributeError as error:
             raise ConfigurationError(f"backend {spec.name!r}: there is no {path}") from error
+        except Exception as error:
+            raise ConfigurationError(
+                f"backend {spec.name!r} cannot be imported from {path}: {type(error).__name__}: {error}"
+            ) from error
         backend: Backend | BlockingBackend = backend_class(url)
         return colour, backend

@@ -1,5 +1,6 @@
 """When to try again: the policy, and the decision. Pure: no clock, no I/O, no randomness of its own."""
 
+import logging
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from types import TracebackType
 from mqkit.durations import Duration, seconds
 from mqkit.signals import Reject, RetryLater, Skip
 from mqkit.verdict import Again, DeadLetter, Done, Failure, Verdict
+
+log = logging.getLogger("mqkit")
 
 TRACEBACK_LINES = 12
 TEXT_LIMIT = 2_000
@@ -49,6 +52,10 @@ class Retry:
             raise ValueError(f"wait_jitter is a fraction from 0 to 1, not {self.wait_jitter}")
         if self.inline < 0:
             raise ValueError(f"inline is a number of retries, not {self.inline}")
+        kinds = self.on if isinstance(self.on, tuple) else (self.on,)
+        errors = all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)
+        if not errors and (isinstance(self.on, (type, tuple)) or not callable(self.on)):
+            raise ValueError(f"on is an error class, a tuple of them, or a function of the error, not {self.on!r}")
 
     def wait(self, attempt: int, draw: float = 0.0) -> float:
         """Seconds to wait after attempt number `attempt` failed; `draw` from 0 to 1 places it within the jitter."""
@@ -66,7 +73,11 @@ class Retry:
         """Whether `error` is worth another try."""
         if isinstance(self.on, (type, tuple)):
             return isinstance(error, self.on)
-        return self.on(error)
+        try:
+            return bool(self.on(error))
+        except Exception:
+            log.exception("the function that `on` names failed; the message is tried again")
+            return True
 
 
 def failure(error: BaseException) -> Failure:

@@ -48,7 +48,7 @@ class DeadLetter:
     """Put it among the dead letters."""
 
     reason: str
-    """One word of: exhausted, rejected, envelope, undecodable, schema, too-large, timeout, not-retryable."""
+    """One word of: exhausted, rejected, envelope, undecodable, schema, too-large, not-retryable, result."""
     failure: Failure
 
 

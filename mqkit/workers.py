@@ -20,7 +20,7 @@ log = logging.getLogger("mqkit")
 class Item:
     """One delivery inside a worker process."""
 
-    __slots__ = ("delivery", "epoch", "key", "spent")
+    __slots__ = ("delivery", "epoch", "id", "key", "spent", "stale")
 
     def __init__(self, delivery: Delivery, epoch: int, key: bytes | None) -> None:
         self.delivery = delivery
@@ -28,6 +28,10 @@ class Item:
         self.key = key
         self.spent = 0
         """Attempts that happened in place."""
+        self.id: str | None = None
+        """Of the message, once it was read."""
+        self.stale = False
+        """Its session is gone: it will be delivered again, so nothing is repeated in place."""
 
 
 class Lanes:
@@ -181,6 +185,8 @@ class TaskWorkers:
         """As Workers.drop."""
         self._take_held()
         self._lanes.clear()
+        for item in self._running:
+            item.stale = True
 
     def cancel(self) -> None:
         """As Workers.cancel."""
@@ -224,7 +230,7 @@ class TaskWorkers:
             item = self._lanes.start()
             self._running[item] = task
             try:
-                outcome = await self._handler.process(item.delivery, item.spent)
+                outcome = await self._handler.process(item.delivery, item.spent, item.id)
             except asyncio.CancelledError:
                 outcome = self._handler.released(item.delivery)
             except Exception as error:
@@ -238,10 +244,11 @@ class TaskWorkers:
 
     def _over(self, item: Item, outcome: Outcome) -> None:
         verdict = outcome.verdict
-        if isinstance(verdict, Again) and (verdict.inline or item.key is not None):
+        if isinstance(verdict, Again) and (verdict.inline or item.key is not None) and not item.stale:
             if self._stopped:
                 outcome.verdict = Release()
             else:
+                item.id = outcome.id or None
                 item.spent += verdict.counted
                 self._held[item] = self._loop.call_later(verdict.delay, self._resume, item)
                 self._on_again(outcome)

@@ -6,7 +6,7 @@ Called under the broker's lock: no clock, no waiting, no threads here.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heappushpop
 
 from mqkit.backend import Settlement
 from mqkit.message import WireMessage
@@ -27,8 +27,8 @@ class Lane:
     """What one group has to do, or its dead letters, or what a tail has not seen yet; in order of position.
 
     An entry is in exactly one place: `fresh` (as published), `early` (back out of its turn: released, due, no longer
-    parked), `waiting` for its time, `parked` behind a key that another member works on, or out with a receiver.
-    A key that nobody holds has its first parked entry in `early`, so nothing stays parked for ever.
+    parked), `waiting` for its time, `parked` behind others of its key, or out with a receiver. Whenever one of a key
+    comes back, the first that is parked behind it goes to `early`, so nothing stays parked for ever.
     """
 
     __slots__ = ("early", "fresh", "holders", "out", "parked", "waiting", "watchers")
@@ -49,8 +49,12 @@ class Lane:
         else:
             heappush(self.waiting, (due, entry.position, entry))
 
-    def take(self, room: int, now: float, holder: object | None) -> list[Entry]:
-        """Up to `room` entries; with a `holder`, none of a key that somebody else holds."""
+    def take(self, room: int, now: float, holder: object | None, most: int) -> list[Entry]:
+        """Up to `room` entries.
+
+        With a `holder`, none of a key that somebody else holds, and no more than `most` of a key at a time: a key
+        whose first message takes long must leave room for others.
+        """
         fresh, early = self.fresh, self.early
         self.ripen(now)
         taken: list[Entry] = []
@@ -64,11 +68,12 @@ class Lane:
             key = entry.message.key
             if holder is not None and key is not None:
                 owner, held = self.holders.get(key, (holder, 0))
-                if owner is not holder:
+                if owner is not holder or held >= most:
                     heappush(self.parked.setdefault(key, []), (entry.position, entry))
                     continue
                 self.holders[key] = (holder, held + 1)
-                if key in self.parked:
+                if key in self.parked:  # an earlier one may be parked there: that goes first
+                    entry = heappushpop(self.parked[key], (entry.position, entry))[1]
                     self._unpark(key)
             taken.append(entry)
         self.out += len(taken)
@@ -89,7 +94,7 @@ class Lane:
             holder, held = self.holders.pop(key)
             if held > 1:
                 self.holders[key] = (holder, held - 1)
-            elif key in self.parked:
+            if key in self.parked:
                 self._unpark(key)
 
     def _unpark(self, key: bytes) -> None:

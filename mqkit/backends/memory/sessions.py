@@ -6,12 +6,16 @@ import time
 from collections.abc import Sequence
 from itertools import count
 from queue import Empty, SimpleQueue
+from typing import Final
 
 from mqkit.backend import Settlement, Settlements, Subscription
 from mqkit.backends.memory.broker import MemoryBroker, Topic
 from mqkit.backends.memory.lane import Entry, Lane
 from mqkit.errors import ClosedError, ConnectionLost, LeaseLost, MessageTooLarge, MqkitError, PublishError, Unroutable
 from mqkit.message import Delivery, Outgoing, WireMessage
+
+KEYS: Final = 8
+"""With ordering by key, one key gets this part of the prefetch at most."""
 
 
 class MemorySender:
@@ -104,6 +108,7 @@ class MemoryReceiver:
         self._tails = tails
         self._number = next(self._numbers)
         self._ordered = subscription.ordering == "key" and subscription.source != "dead"
+        self._most = max(1, subscription.prefetch // KEYS)
         self._held: dict[object, Entry] = {}
         self._signal: SimpleQueue[None] = SimpleQueue()
         self._woken = False
@@ -126,7 +131,7 @@ class MemoryReceiver:
                     self._woken = False
                     return ()
                 now = self._home.now()
-                taken = self._deliveries(self._lane.take(room, now, self if self._ordered else None))
+                taken = self._deliveries(self._lane.take(room, now, self if self._ordered else None, self._most))
                 due = self._lane.waiting[0][0] - now if room > 0 and self._lane.waiting else timeout
             if taken:
                 return taken

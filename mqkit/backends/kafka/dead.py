@@ -1,0 +1,159 @@
+"""Receiving a group's dead letters: no membership, no end of the wait, and what is done is gone at once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from threading import Event
+from time import monotonic
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from mqkit.backend import Settlement, Settlements
+from mqkit.backends.kafka.faults import DriverLog, Trouble, as_ours, mapped
+from mqkit.backends.kafka.offsets import Progress, decode, merged
+from mqkit.backends.kafka.partitions import Lease, Partition
+from mqkit.backends.kafka.receiver import PATIENCE, SLICE, close_soon
+from mqkit.backends.kafka.tiers import Tier
+from mqkit.backends.kafka.wire import from_record
+from mqkit.errors import ClosedError, MqkitError
+from mqkit.message import Delivery
+
+
+class DeadReceiver:
+    """`BlockingReceiver` of the dead letters that nobody settled yet, the oldest first, each once.
+
+    A released one stays where it is. Several of these may work at once; each sees all.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, object],
+        topic: str,
+        group: str,
+        *,
+        tier: Tier,
+        numbers: Sequence[int],
+        trouble: Trouble,
+    ) -> None:
+        self._topic = topic
+        self._group = group
+        self._trouble = trouble
+        self._woken = Event()
+        self._closed = False
+        self._end: MqkitError | None = None
+        self._at_end: set[int] = set()
+        callbacks = {"error_cb": trouble.hear, "enable.partition.eof": True, "fetch.wait.max.ms": 10}
+        with mapped("the Kafka consumer's settings"):
+            self._consumer = Consumer({**config, **callbacks}, logger=DriverLog())
+        try:
+            with mapped(f"dead letters of {topic}.{group}", trouble):
+                places = self._read([TopicPartition(tier.name, number) for number in numbers])
+                self._partitions = {
+                    place.partition: Partition(tier, place.partition, _progress(place)) for place in places
+                }
+                for place in places:
+                    place.offset = place.offset if place.offset >= 0 else OFFSET_BEGINNING
+                self._consumer.list_topics(tier.name, PATIENCE)  # or else it looks for the leader only a second later
+                self._consumer.assign(places)
+        except BaseException:
+            self.close()
+            raise
+
+    def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
+        """As BlockingReceiver.receive; nothing at once when all were given."""
+        self._check()
+        deadline = monotonic() + timeout
+        found: list[Delivery] = []
+        try:
+            if limit == 0:
+                self._woken.wait(timeout)
+                return found
+            while not found and len(self._at_end) < len(self._partitions) and not self._woken.is_set():
+                rest = deadline - monotonic()
+                if rest <= 0:
+                    break
+                self._take(self._consumer.consume(1, max(0.001, min(rest, SLICE))), found)
+                if self._trouble.down:
+                    self._end = self._trouble.ours("no broker answers")
+                if self._end is not None:
+                    raise self._end
+            self._take(self._consumer.consume(limit - len(found), 0) if limit > len(found) else (), found)
+        except KafkaException as failure:
+            raise as_ours(failure.args[0], f"dead letters of {self._topic}.{self._group}") from failure
+        finally:
+            self._woken.clear()
+        return found
+
+    def _take(self, records: Iterable[Message], found: list[Delivery]) -> None:
+        for record in records:
+            self._admit(record, found)
+
+    def _admit(self, record: Message, found: list[Delivery]) -> None:
+        number, offset, error = record.partition(), record.offset(), record.error()
+        assert number is not None
+        assert offset is not None
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  librdkafka's own codes are spelled so
+                self._at_end.add(number)
+            else:
+                self._end = as_ours(error, f"dead letters of {self._topic}.{self._group}")
+            return
+        self._at_end.discard(number)
+        part = self._partitions[number]
+        if part.tracker.take(offset):
+            message = from_record(record.value(), record.key(), record.headers())  # type: ignore[arg-type]  # always pairs
+            found.append(part.hand_out(offset, message, self._topic, self._group))
+
+    def settle(self, settlements: Settlements) -> None:
+        """As BlockingReceiver.settle; returns when the broker has it."""
+        self._check()
+        changed: set[Partition] = set()
+        for token, settlement in settlements:
+            assert isinstance(token, Lease)
+            token.partition.out -= 1
+            if settlement is Settlement.DONE:
+                token.partition.tracker.finish(token.offset)
+                changed.add(token.partition)
+        if changed:
+            with mapped(f"dead letters of {self._topic}.{self._group}", self._trouble):
+                self._commit(changed)
+
+    def _commit(self, parts: set[Partition]) -> None:
+        """Together with what others, who may be at work on the same dead letters, have committed meanwhile."""
+        theirs = {place.partition: place for place in self._read([part.place for part in parts])}
+        offsets = []
+        for part in parts:
+            progress, other = part.tracker.progress(), _progress(theirs[part.number])
+            if other is not None:
+                progress = merged(progress, other)
+            offsets.append(part.place_of(progress))
+        for place in self._consumer.commit(offsets=offsets, asynchronous=False):
+            if place.error is not None:
+                raise KafkaException(place.error)
+
+    def _read(self, places: list[TopicPartition]) -> list[TopicPartition]:
+        found = self._consumer.committed(places, timeout=PATIENCE)
+        for place in found:
+            if place.error is not None:
+                raise KafkaException(place.error)
+        return found
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedError("this receiver is closed")
+        if self._end is not None:
+            raise self._end
+
+    def wake(self) -> None:
+        """As BlockingReceiver.wake."""
+        self._woken.set()
+
+    def close(self) -> None:
+        """As BlockingReceiver.close."""
+        if self._closed:
+            return
+        self._closed = True
+        close_soon(self._consumer)
+        del self._consumer
+
+
+def _progress(committed: TopicPartition) -> Progress | None:
+    return None if committed.offset < 0 else decode(committed.offset, committed.metadata)

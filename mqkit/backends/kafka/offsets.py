@@ -1,0 +1,202 @@
+"""Which records of a partition are unfinished, and how that is kept in the metadata of a committed offset. Pure.
+
+A committed offset is a position: all below it is finished. Which of the records above it are unfinished goes into the
+commit's metadata, with how far records were handed out: so a restart repeats nothing that was finished, and deliveries
+that ended with their process are counted. Metadata that grows too long forgets what is finished, never what is not.
+"""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Marks: TypeAlias = tuple[tuple[int, int], ...]
+"""(limit, count), limits ascending: records below `limit`, and not below the limit before it, were with a process that
+was lost `count` times."""
+
+LONGEST = 4095
+"""Bytes of metadata that a broker takes by default, less the NUL that the driver adds."""
+PREFIX = "mqkit1:"
+MOST_MARKS = 16
+MOST_UNFINISHED = 1_000_000
+"""Metadata that claims more is not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a group is in a partition."""
+
+    position: int
+    """The first record that was not taken from the log yet."""
+    unfinished: tuple[int, ...] = ()
+    """Those below `position` that are not finished, ascending."""
+    out: int = 0
+    """How many of them are with a handler."""
+    reserved: int = 0
+    """Whatever was handed out lies below this; 0 after an orderly end."""
+    marks: Marks = ()
+
+    @property
+    def low(self) -> int:
+        """All below is finished: the offset to commit."""
+        return self.unfinished[0] if self.unfinished else self.position
+
+
+class Tracker:
+    """The records of one partition that were taken from the log, and which of them are finished.
+
+    Args:
+        progress: where the last owner of the partition stood; None if nobody ever committed.
+    """
+
+    __slots__ = ("_awaited", "_open", "following", "marks", "position")
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        found = progress or Progress(-1)
+        self._open: dict[int, None] = dict.fromkeys(found.unfinished)  # in the order of the log
+        self._awaited = deque(found.unfinished)
+        self.following = found.low
+        """No record before this one is still to come from the log. One that does is of another log."""
+        self.position = found.position
+        self.marks = lost(found)
+
+    def __len__(self) -> int:
+        """How many records are not finished."""
+        return len(self._open)
+
+    def take(self, offset: int) -> bool:
+        """A record came from the log. False: it was finished before, leave it."""
+        self.following = offset + 1
+        awaited = self._awaited
+        while awaited and awaited[0] < offset:  # does not exist any more: compaction or retention took it
+            self._open.pop(awaited.popleft(), None)
+        if offset >= self.position:
+            self._open[offset] = None
+            self.position = offset + 1
+            return True
+        if awaited and awaited[0] == offset:
+            awaited.popleft()
+            return True
+        return False
+
+    def finish(self, offset: int) -> None:
+        """A record that was taken is finished. Doing so twice changes nothing."""
+        self._open.pop(offset, None)
+
+    def lost(self, offset: int) -> int:
+        """How often a process ended, as far as is known, while it had this record."""
+        return next((count for limit, count in self.marks if offset < limit), 0)
+
+    def progress(self, out: int = 0, reserved: int = 0) -> Progress:
+        """What to commit."""
+        unfinished = tuple(self._open)
+        low = unfinished[0] if unfinished else self.position
+        if self.marks:
+            self.marks = tuple(mark for mark in self.marks if mark[0] > low)
+        return Progress(self.position, unfinished, out, reserved, self.marks)
+
+
+def lost(progress: Progress) -> Marks:
+    """The marks after the owner of a partition ended at `progress`: all below `reserved` may have been in its hands."""
+    low, reserved = progress.low, progress.reserved
+    limits = sorted({limit for limit, _ in (*progress.marks, (reserved, 0)) if limit > low})
+    found: list[tuple[int, int]] = []
+    for limit in limits:
+        before = next((count for known, count in progress.marks if limit <= known), 0)
+        count = before + (limit <= reserved)
+        if found and (found[-1][1] == count or len(found) == MOST_MARKS):
+            found[-1] = (limit, min(count, found[-1][1]))
+        else:
+            found.append((limit, count))
+    return tuple(found)
+
+
+def merged(one: Progress, other: Progress) -> Progress:
+    """The progress of two who worked on the same partition: finished is what either of them finished."""
+    behind, ahead = sorted((one, other), key=lambda progress: progress.position)
+    open_behind, open_ahead = set(behind.unfinished), set(ahead.unfinished)
+    unfinished = tuple(offset for offset in sorted(open_ahead) if offset in open_behind or offset >= behind.position)
+    return Progress(ahead.position, unfinished, marks=lost(one))
+
+
+def encode(progress: Progress, longest: int = LONGEST) -> str:
+    """`progress` as metadata of at most `longest` characters.
+
+    What does not fit in is cut off at the end: from there on, finished records count as not yet taken.
+    """
+    low = progress.low
+    head = [progress.out, max(0, progress.reserved - low), len(progress.marks)]
+    for limit, count in progress.marks:
+        head += [limit - low, count]
+    fixed = b"".join(map(_varint, head))
+    room = (longest - len(PREFIX)) * 3 // 4 - len(fixed) - 10  # ten: the longest position
+    body, position, before = bytearray(), progress.position, low
+    for start, stop in runs(progress.unfinished):
+        entry = _varint(start - before) + _varint(stop - start)
+        if len(body) + len(entry) > room:
+            position = start
+            break
+        body += entry
+        before = stop
+    if room < 0 or (position == low and progress.position != low):
+        return ""
+    text = urlsafe_b64encode(fixed + _varint(position - low) + body).decode().rstrip("=")
+    return PREFIX + text
+
+
+def decode(low: int, metadata: str | None) -> Progress:
+    """The progress that was committed as offset `low` with `metadata`. Metadata of other programs says nothing."""
+    text = (metadata or "").rstrip("\0")
+    if not text.startswith(PREFIX) or len(text) > 2 * LONGEST:
+        return Progress(low)
+    try:
+        coded = text.removeprefix(PREFIX)
+        numbers = _varints(urlsafe_b64decode(coded + "=" * (-len(coded) % 4)))
+        out, reserved, count = next(numbers), next(numbers), next(numbers)
+        marks = tuple((low + next(numbers), next(numbers)) for _ in range(count))
+        position = low + next(numbers)
+        unfinished: list[int] = []
+        before = low
+        for gap in numbers:
+            start, before = before + gap, before + gap + next(numbers)
+            if before > position or len(unfinished) + before - start > MOST_UNFINISHED:
+                return Progress(low)
+            unfinished += range(start, before)
+    except (ValueError, StopIteration, RuntimeError):
+        return Progress(low)
+    if unfinished[:1] != [low] and position != low:
+        return Progress(low)
+    return Progress(position, tuple(unfinished), out, low + reserved if reserved else 0, marks)
+
+
+def runs(offsets: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """`offsets`, which ascend, as ranges: the first, and one past the last."""
+    start = stop = -1
+    for offset in offsets:
+        if offset != stop:
+            if start >= 0:
+                yield start, stop
+            start = offset
+        stop = offset + 1
+    if start >= 0:
+        yield start, stop
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _varints(data: bytes) -> Iterator[int]:
+    number = shift = 0
+    for byte in data:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield number
+            number = shift = 0

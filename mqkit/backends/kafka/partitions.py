@@ -1,0 +1,83 @@
+"""A partition while it is ours: what was taken from it, what waits, what is with handlers, and what to commit."""
+
+from typing import NamedTuple
+
+from confluent_kafka import TopicPartition
+
+from mqkit.backends.kafka.offsets import LONGEST, Progress, Tracker, encode
+from mqkit.backends.kafka.tiers import Tier, Waiting
+from mqkit.message import Delivery, WireMessage
+
+RESERVE = 128
+"""Offsets that are reserved at first; twice as many each time that they did not suffice for a second."""
+MOST_RESERVED = 1 << 17
+
+
+class Lease(NamedTuple):
+    """The token of a delivery: valid as long as its partition is ours, and the same assignment of it."""
+
+    partition: "Partition"
+    offset: int
+    message: WireMessage
+
+
+class Partition:
+    """One partition, from its assignment to its end."""
+
+    __slots__ = ("_chunk", "_handed", "_reserved", "live", "number", "out", "paused", "tier", "tracker", "waiting")
+
+    def __init__(self, tier: Tier, number: int, progress: Progress | None) -> None:
+        self.tier = tier
+        self.number = number
+        self.tracker = Tracker(progress)
+        self.waiting: Waiting[tuple[int, WireMessage]] = Waiting()
+        self.out = 0
+        self.live = True
+        self.paused = False
+        self._handed = -1
+        self._reserved = 0
+        self._chunk = RESERVE
+
+    def __str__(self) -> str:
+        return f"{self.tier.name}[{self.number}]"
+
+    @property
+    def place(self) -> TopicPartition:
+        """As the driver names it."""
+        return TopicPartition(self.tier.name, self.number)
+
+    def hand_out(self, offset: int, message: WireMessage, topic: str, group: str) -> Delivery:
+        """The delivery of one of its records."""
+        self.out += 1
+        if offset > self._handed:  # noqa: PLR1730  max() costs three times as much, for every message
+            self._handed = offset
+        return Delivery(
+            message,
+            Lease(self, offset, message),
+            topic,
+            group,
+            f"{self.tier.name}[{self.number}]@{offset}",
+            self.tier.returned,
+            self.tracker.lost(offset) if self.tracker.marks else 0,
+            True,  # noqa: FBT003  positions cost less than names, for every message
+        )
+
+    def must_reserve(self) -> bool:
+        """Whether more was handed out than a commit has told, so that a lost process would not be counted."""
+        return self._handed >= self._reserved
+
+    def to_commit(self, longest: int = LONGEST, *, leaving: bool = False) -> TopicPartition | None:
+        """What to commit, if there is anything; `leaving`: nothing stays with handlers."""
+        if leaving:
+            progress = self.tracker.progress()
+        else:
+            if self._handed >= self._reserved:
+                self._chunk = min(self._chunk * 2, MOST_RESERVED)
+            if self._handed >= 0 and self._reserved - self._handed <= self._chunk // 2:
+                self._reserved = self._handed + self._chunk
+            progress = self.tracker.progress(self.out, self._reserved)
+        return None if progress.low < 0 else self.place_of(progress, longest)
+
+    def place_of(self, progress: Progress, longest: int = LONGEST) -> TopicPartition:
+        """The commit that says `progress`."""
+        return TopicPartition(self.tier.name, self.number, progress.low, encode(progress, longest) or None)

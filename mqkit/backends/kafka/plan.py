@@ -1,0 +1,138 @@
+"""Which Kafka topics a topology asks for, and how what exists differs from that. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mqkit.backends.kafka.options import KafkaTopic, Settings
+from mqkit.backends.kafka.tiers import delay_tiers, retry_tiers
+from mqkit.errors import TopologyError
+from mqkit.topology import Difference, TopicNeed, dead_name
+
+LIMIT = "max.message.bytes"
+HEADROOM = 65_536
+"""Bytes that a waiting or dead copy may be larger than what came: it says in headers why it waits."""
+FOREVER: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": "-1"}
+"""What waits or is dead stays until it is dealt with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One Kafka topic that must exist. What is None, or not among the settings, is not compared."""
+
+    name: str
+    partitions: int | None = None
+    replication: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One Kafka topic that exists."""
+
+    partitions: int
+    replication: int
+    settings: Mapping[str, str]
+
+
+def topic_wanted(need: TopicNeed) -> Wanted:
+    """The topic itself.
+
+    Raises:
+        TopologyError: two of its `KafkaTopic` options say different things.
+    """
+    merged: dict[str, object] = {}
+    settings: dict[str, str] = {}
+    clashes = []
+    for option in need.options:
+        if isinstance(option, KafkaTopic):
+            said = {"partitions": option.partitions, "replication": option.replication, **option.settings()}
+            for name, value in said.items():
+                if value is not None and merged.setdefault(name, value) != value:
+                    clashes.append(f"topic {need.name}: {name} is asked to be both {merged[name]} and {value}")
+            settings |= option.settings()
+    if clashes:
+        raise TopologyError(f"the KafkaTopic options of topic {need.name} contradict each other:", clashes)
+    partitions, replication = merged.get("partitions"), merged.get("replication")
+    assert partitions is None or isinstance(partitions, int)
+    assert replication is None or isinstance(replication, int)
+    return Wanted(need.name, partitions, replication, settings)
+
+
+def beside(need: TopicNeed, topic: Wanted, found: Mapping[str, str]) -> list[Wanted]:
+    """The topics beside it. They take all that it takes, by the settings that were `found` on it or asked for."""
+    settings = {**found, **topic.settings}
+    kept = {name: settings[name] for name in ("min.insync.replicas",) if name in topic.settings}
+    if LIMIT in settings:
+        kept[LIMIT] = str(int(settings[LIMIT]) + HEADROOM)
+    names = [dead_name(need.name, group) for group in sorted(need.groups)]
+    names += [tier.name for group in sorted(need.groups) for tier in retry_tiers(need.name, group)]
+    wanted = [Wanted(name, 1, topic.replication, {**FOREVER, **kept}) for name in names]
+    if "retention.ms" in topic.settings:  # a delayed message is one of the topic's own, kept as long after its time
+        kept["retention.ms"] = topic.settings["retention.ms"]
+    for tier in delay_tiers(need.name):
+        own = dict(kept)
+        if int(own.get("retention.ms", -1)) >= 0:
+            own["retention.ms"] = str(int(own["retention.ms"]) + int(tier.step * 1000))
+        wanted.append(Wanted(tier.name, 1, topic.replication, own))
+    return wanted
+
+
+def topic_differences(wanted: Wanted, found: Found) -> tuple[Difference, ...]:
+    """How a topic differs from what was asked for."""
+    name, different = wanted.name, []
+    if wanted.partitions is not None and wanted.partitions != found.partitions:
+        remedy = (
+            f"kafka-topics --alter --topic {name} --partitions {wanted.partitions} adds them; keys then move"
+            if wanted.partitions > found.partitions
+            else f"partitions cannot be taken away: say partitions={found.partitions}, or make a new topic"
+        )
+        different.append(Difference("partitions", str(wanted.partitions), str(found.partitions), remedy))
+    if wanted.replication is not None and wanted.replication != found.replication:
+        remedy = f"kafka-reassign-partitions changes it, or say replication={found.replication}"
+        different.append(Difference("replication", str(wanted.replication), str(found.replication), remedy))
+    for setting, value in sorted(wanted.settings.items()):
+        known = found.settings.get(setting)
+        if known != value:
+            different.append(
+                Difference(setting, value, "not set" if known is None else known, _alter(name, setting, value))
+            )
+    return tuple(different)
+
+
+def beside_differences(wanted: Wanted, found: Found) -> tuple[Difference, ...]:
+    """How a topic beside one falls short: an operator may well keep dead letters for a shorter time."""
+    limit, known = wanted.settings.get(LIMIT), found.settings.get(LIMIT)
+    if limit is None or known is None or int(known) >= int(limit) - HEADROOM:
+        return ()
+    return (Difference(LIMIT, limit, known, _alter(wanted.name, LIMIT, limit)),)
+
+
+def _alter(name: str, setting: str, value: str) -> str:
+    return f"kafka-configs --alter --entity-type topics --entity-name {name} --add-config {setting}={value} changes it"
+
+
+def shown(wanted: Wanted, settings: Settings) -> tuple[tuple[str, str], ...]:
+    """What a topic gets when it is made, for people."""
+    partitions, replication = to_make(wanted, settings)
+    counts = (("partitions", partitions), ("replication", replication))
+    return (
+        *((name, str(count) if count > 0 else "the broker's default") for name, count in counts),
+        *sorted(wanted.settings.items()),
+    )
+
+
+def to_make(wanted: Wanted, settings: Settings) -> tuple[int, int]:
+    """(partitions, replication) of a topic that is made; -1 for the broker's default."""
+    return wanted.partitions or settings.partitions or -1, wanted.replication or settings.replication or -1
+
+
+def groups_among(names: Iterable[str], topic: str | None) -> Sequence[tuple[str, str]]:
+    """(topic, group) of each group, known by its topic for dead letters."""
+    known = set(names)
+    found = []
+    for name in sorted(known):
+        if name.endswith(".dlq"):
+            owner, _, group = name.removesuffix(".dlq").rpartition(".")
+            if owner in known and topic in (None, owner):
+                found.append((owner, group))
+    return found

@@ -1,0 +1,276 @@
+"""Receiving over one channel: deliveries land in a deque as they arrive, and are read when they are asked for.
+
+A group that is ordered by key has one member at a time (turn.py); others stand by and ask again now and then, in
+`receive`. Closing gives back by nack what is out: RabbitMQ counts a message that was out when
+its channel closed as failed, and a nack (since 4.3) not.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity
+
+from mqkit.backend import Notify, Settlement, Settlements, Subscription
+from mqkit.backends.rabbitmq import frames, wire
+from mqkit.backends.rabbitmq.acknowledgements import acknowledgements
+from mqkit.backends.rabbitmq.link import CLOSE_TIMEOUT, Link
+from mqkit.backends.rabbitmq.options import topic_options
+from mqkit.backends.rabbitmq.places import DELAYED
+from mqkit.backends.rabbitmq.turn import Turn
+from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, LeaseLost
+from mqkit.message import Delivery
+from mqkit.topology import dead_name, group_name
+
+EPOCHS = count(1)
+"""One for each channel there ever was in this process."""
+STAND_BY = 0.5
+"""Seconds between the questions of a member that stands by."""
+PREFETCH_MAX = 65_535
+
+
+class RabbitReceiver:
+    """The Receiver."""
+
+    def __init__(self, link: Link, subscription: Subscription, notify: Notify) -> None:
+        self.subscription = subscription
+        self._link = link
+        self._notify = notify
+        self._loop = asyncio.get_running_loop()
+        self._queue = ""
+        self._channel: AbstractChannel | None = None
+        self._consumer: str | None = None
+        self._turn: Turn | None = None
+        self._epoch = 0
+        self._asked = 0.0
+        self._arrived: deque[tuple[int, tuple[str, str], bytes, bytes, bool]] = deque()
+        self._out: dict[int, None] = {}
+        """Tags that are neither settled nor given back, ascending."""
+        self._ended: ConnectionLost | None = None
+        self._closed = False
+        self._woken = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    # --- beginning
+
+    async def open(self) -> None:
+        """Begin to consume, or to stand by.
+
+        Raises:
+            ConfigurationError: the queue does not exist.
+        """
+        subscription = self.subscription
+        if subscription.source == "tail":
+            await self._open_channel()
+            await self._declare_tail()
+        elif subscription.source == "dead":
+            self._queue = dead_name(subscription.topic, subscription.group)
+        else:
+            self._queue = group_name(subscription.topic, subscription.group)
+            if subscription.ordering == "key":
+                self._turn = Turn(self._link, self._queue)
+        await self._consume()
+
+    async def _open_channel(self) -> AbstractChannel:
+        self._channel = await self._link.channel(traffic=self)
+        self._epoch = next(EPOCHS)
+        return self._channel
+
+    async def _declare_tail(self) -> None:
+        assert self._channel is not None
+        options = topic_options(self.subscription.options)
+        exchange = options.exchange or self.subscription.topic
+        try:
+            async with self._link.calling():
+                declared = await self._channel.queue_declare("", exclusive=True, auto_delete=True)
+                self._queue = declared.queue or ""
+                for key in options.keys:
+                    await self._channel.queue_bind(self._queue, exchange, key)
+                if options.exchange_type != "fanout":
+                    await self._channel.queue_bind(self._queue, DELAYED, self.subscription.topic)
+        except ChannelNotFoundEntity as error:
+            raise ConfigurationError(
+                f"there is no exchange {exchange!r} to listen to: declare the topic {self.subscription.topic!r} first"
+            ) from error
+
+    async def _consume(self) -> None:
+        """Begin to consume, if it is our turn."""
+        self._asked = self._loop.time()
+        try:
+            if self._turn is not None and not await self._turn.take():
+                return
+            channel = self._channel or await self._open_channel()
+            async with self._link.calling():
+                await channel.basic_qos(prefetch_count=min(self.subscription.prefetch, PREFETCH_MAX))
+                consumed = await channel.basic_consume(self._queue, _ignore)
+        except ChannelNotFoundEntity as error:
+            raise ConfigurationError(
+                f"there is no queue {self._queue!r}: declare group {self.subscription.group!r} of topic "
+                f"{self.subscription.topic!r} first (mqkit topology apply, or run with declare=True)"
+            ) from error
+        except ChannelClosed as error:
+            raise ConnectionLost(f"RabbitMQ refused to consume from {self._queue!r}: {error}") from error
+        self._consumer = consumed.consumer_tag
+        if self._turn is not None:
+            self._notify("rebalance", f"works on {self._queue} from now on")
+
+    # --- what the connection brings
+
+    def delivered(self, tag: int, where: tuple[str, str], header: bytes, body: bytes, *, redelivered: bool) -> None:
+        """As Traffic's."""
+        self._out[tag] = None
+        self._arrived.append((tag, where, header, body, redelivered))
+        self._go_on()
+
+    def cancelled(self) -> None:
+        """As Traffic's."""
+        self._end(ConnectionLost(f"RabbitMQ ended the consumer: the queue {self._queue!r} was deleted or moved"))
+
+    def closed(self, code: int, text: str) -> None:
+        """As Traffic's."""
+        self._end(ConnectionLost(f"RabbitMQ closed the channel of {self._queue!r}: {code} {text}"))
+
+    def lost(self, error: ConnectionLost) -> None:
+        """As Traffic's."""
+        self._end(error)
+
+    def confirmed(self, tag: int, *, multiple: bool, accepted: bool) -> None:
+        """As Traffic's: nothing is published here."""
+
+    def returned(self, text: str, exchange: str, routing_key: str, header: bytes) -> None:
+        """As Traffic's: nothing is published here."""
+
+    def _end(self, error: ConnectionLost) -> None:
+        if self._ended is None:
+            self._ended = error
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- the Receiver
+
+    async def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
+        """As Receiver.receive."""
+        deadline = self._loop.time() + timeout
+        while True:
+            self._check()
+            if self._arrived and limit > 0:
+                break
+            left = deadline - self._loop.time()
+            if self._woken or left <= 0:
+                break
+            if self._consumer is None:
+                left = min(left, self._asked + STAND_BY - self._loop.time())
+                if left <= 0:
+                    await self._consume()
+                    continue
+            await self._wait(left)
+        self._woken = False
+        arrived = self._arrived
+        return [self._delivery(*arrived.popleft()) for _ in range(min(limit, len(arrived)))]
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedError("this receiver was closed")
+        if self._ended is not None:
+            raise ConnectionLost(str(self._ended)) from self._ended
+
+    async def _wait(self, seconds: float) -> None:
+        self._waiter = self._loop.create_future()
+        expiry = self._loop.call_later(seconds, self._go_on)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            expiry.cancel()
+
+    def _delivery(
+        self,
+        tag: int,
+        where: tuple[str, str],
+        header: bytes,
+        body: bytes,
+        redelivered: bool,  # noqa: FBT001 - one record
+    ) -> Delivery:
+        exchange, routing_key = where
+        content = wire.decode(header)
+        before = wire.redeliveries(content.headers, redelivered=redelivered)
+        by_publisher = exchange not in {"", DELAYED}
+        subscription = self.subscription
+        if subscription.source == "dead" and (deaths := content.headers.get("x-death")) is not None:
+            content.properties["x-death"] = deaths  # why the broker itself put it there
+        return Delivery(
+            message=wire.message(content, body, routing_key if by_publisher else None),
+            token=(self._epoch, tag),
+            topic=subscription.topic,
+            group=subscription.group,
+            origin=f"queue {self._queue}" if subscription.source != "tail" else f"exchange {exchange}",
+            returned=exchange == "" and routing_key == self._queue,
+            redelivered=before,
+        )
+
+    async def settle(self, settlements: Settlements) -> None:
+        """As Receiver.settle."""
+        self._check()
+        settled: dict[int, Settlement] = {}
+        stale = 0
+        for token, settlement in settlements:
+            match token:
+                case (self._epoch, int(tag)) if tag in self._out:
+                    settled[tag] = settlement
+                case _:
+                    stale += 1
+        self._tell(settled)
+        self._link.stream.flush()
+        if not self._link.stream.writable:
+            await self._link.stream.wait_writable()
+            self._check()
+        if stale:
+            raise LeaseLost(f"{stale} deliveries of {self._queue!r} belong to this session no more")
+
+    def _tell(self, settled: dict[int, Settlement]) -> None:
+        if not settled:
+            return
+        assert self._channel is not None
+        number = self._channel.number
+        for one in acknowledgements(self._out, settled):
+            frame = frames.ack if one.settlement is Settlement.DONE else frames.give_back
+            self._link.stream.write(frame(number, one.tag, multiple=one.multiple))
+        for tag in settled:
+            del self._out[tag]
+
+    def wake(self) -> None:
+        """As Receiver.wake."""
+        with suppress(RuntimeError):  # the loop is closed, and nobody receives
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._woken = True
+        self._go_on()
+
+    async def close(self) -> None:
+        """As Receiver.close."""
+        if self._closed:
+            return
+        self._closed = True
+        self._go_on()
+        if self._channel is not None:
+            if self._ended is None and self._consumer is not None:
+                with suppress(Exception):
+                    async with asyncio.timeout(CLOSE_TIMEOUT):
+                        await self._channel.basic_cancel(self._consumer)
+                if self._ended is None:
+                    self._tell(dict.fromkeys(self._out, Settlement.RELEASE))
+            await self._link.drop(self._channel)
+        if self._turn is not None:
+            with suppress(Exception):
+                await self._turn.leave()
+
+
+async def _ignore(message: DeliveredMessage) -> None:
+    """What aiormq would call, if it saw deliveries."""

@@ -1,0 +1,168 @@
+"""Makes RabbitMQ have what is wanted, or says what it has. Over several channels at once: each queue takes its time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+
+from mqkit.backends.rabbitmq.link import Link
+from mqkit.backends.rabbitmq.management import Management
+from mqkit.backends.rabbitmq.topology import (
+    Binding,
+    Exchange,
+    Queue,
+    Wanted,
+    difference,
+    differences,
+    exchange_differences,
+)
+from mqkit.errors import TopologyError
+from mqkit.topology import Difference, Finding, State
+
+T = TypeVar("T")
+R = TypeVar("R")
+CHANNELS = 4
+PATIENCE = 60.0
+"""Seconds for a whole topology."""
+UNSEEN = (("seen", "no: only the management API can tell"),)
+
+
+class Declaring:
+    """What is done over one connection."""
+
+    def __init__(self, link: Link, management: Management) -> None:
+        self._link = link
+        self._management = management
+
+    async def declare(self, wanted: Wanted) -> None:
+        """Make what is missing.
+
+        Raises:
+            TopologyError: some of it is there with other settings; that is left alone.
+        """
+        async with self._link.calling(PATIENCE):
+            refused = [
+                *await self._each(wanted.exchanges, self._declare_exchange),
+                *await self._each(wanted.queues, self._declare_queue),
+            ]
+            different = [finding for finding in refused if finding is not None]
+            if not different:
+                await self._each(wanted.bindings, _bind)
+        if different:
+            raise TopologyError(
+                f"RabbitMQ at {self._link.url.where} has something else than is needed, and keeps it as it is:",
+                [line for finding in different for line in finding.lines()],
+            )
+
+    async def _declare_exchange(self, channel: AbstractChannel, exchange: Exchange) -> Finding | None:
+        try:
+            await channel.exchange_declare(exchange.name, exchange_type=exchange.type, durable=True)
+        except ChannelPreconditionFailed as error:
+            return _differs("exchange", exchange.name, (), (difference(str(error), "exchange", exchange.name),))
+        return None
+
+    async def _declare_queue(self, channel: AbstractChannel, queue: Queue) -> Finding | None:
+        try:
+            await channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
+        except ChannelPreconditionFailed as error:
+            found = await self._management.queue(queue.name)
+            all_of_them = differences(queue, found.get("arguments", {})) if found is not None else ()
+            return _differs("queue", queue.name, (), all_of_them or (difference(str(error), "queue", queue.name),))
+        return None
+
+    async def examine(self, wanted: Wanted) -> list[Finding]:
+        """What is there of it; with the management API also how it differs. Changes nothing."""
+        queues, exchanges, bindings = await asyncio.gather(
+            self._management.queues(), self._management.exchanges(), self._management.bindings()
+        )
+        findings: list[Finding] = []
+        async with self._link.calling(PATIENCE):
+            if exchanges is not None:
+                findings += [
+                    _examined_exchange(exchange, exchanges.get(exchange.name)) for exchange in wanted.exchanges
+                ]
+            else:
+                findings += await self._each(wanted.exchanges, _look_for_exchange)
+            if queues is not None:
+                findings += [_examined_queue(queue, queues.get(queue.name)) for queue in wanted.queues]
+            else:
+                findings += await self._each(wanted.queues, _look_for_queue)
+        missing = {finding.name for finding in findings if finding.state == "missing"}
+        findings += [_examined_binding(binding, bindings, missing) for binding in wanted.bindings]
+        return findings
+
+    async def _each(self, items: Sequence[T], do: Callable[[AbstractChannel, T], Awaitable[R]]) -> list[R]:
+        """What `do` says to each of `items`, in their order; a channel that it lost is replaced."""
+        left = list(reversed(list(enumerate(items))))
+        results: dict[int, R] = {}
+
+        async def work() -> None:
+            channel = await self._link.channel()
+            try:
+                while left:
+                    position, item = left.pop()
+                    if channel.is_closed:
+                        channel = await self._link.channel()
+                    results[position] = await do(channel, item)
+            except BaseException:
+                left.clear()
+                raise
+            finally:
+                await self._link.drop(channel)
+
+        outcomes = await asyncio.gather(*(work() for _ in items[:CHANNELS]), return_exceptions=True)
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+        return [results[position] for position in range(len(items))]
+
+
+async def _bind(channel: AbstractChannel, binding: Binding) -> None:
+    if binding.kind == "queue":
+        await channel.queue_bind(binding.target, binding.exchange, binding.key)
+    else:
+        await channel.exchange_bind(destination=binding.target, source=binding.exchange, routing_key=binding.key)
+
+
+async def _look_for_exchange(channel: AbstractChannel, exchange: Exchange) -> Finding:
+    try:
+        await channel.exchange_declare(exchange.name, passive=True)
+    except ChannelNotFoundEntity:
+        return Finding("exchange", exchange.name, "missing", exchange.settings)
+    return Finding("exchange", exchange.name, "present", exchange.settings)
+
+
+async def _look_for_queue(channel: AbstractChannel, queue: Queue) -> Finding:
+    try:
+        await channel.queue_declare(queue.name, passive=True)
+    except ChannelNotFoundEntity:
+        return Finding("queue", queue.name, "missing", queue.settings)
+    return Finding("queue", queue.name, "present", queue.settings)
+
+
+def _examined_exchange(exchange: Exchange, found: Mapping[str, Any] | None) -> Finding:
+    if found is None:
+        return Finding("exchange", exchange.name, "missing", exchange.settings)
+    return _differs("exchange", exchange.name, exchange.settings, exchange_differences(exchange, found))
+
+
+def _examined_queue(queue: Queue, found: Mapping[str, Any] | None) -> Finding:
+    if found is None:
+        return Finding("queue", queue.name, "missing", queue.settings)
+    return _differs("queue", queue.name, queue.settings, differences(queue, found.get("arguments", {})))
+
+
+def _examined_binding(binding: Binding, found: set[tuple[str, str, str, str]] | None, missing: set[str]) -> Finding:
+    state: State = "present"
+    if found is None:
+        state = "missing" if {binding.exchange, binding.target} & missing else "present"
+        return Finding("binding", binding.name, state, UNSEEN)
+    if (binding.exchange, binding.target, binding.kind, binding.key) not in found:
+        state = "missing"
+    return Finding("binding", binding.name, state)
+
+
+def _differs(kind: str, name: str, settings: tuple[tuple[str, str], ...], found: tuple[Difference, ...]) -> Finding:
+    return Finding(kind, name, "differs" if found else "present", settings, found)

@@ -1,0 +1,74 @@
+"""The AMQP frames that mqkit reads and writes itself: what travels with every message. Pure.
+
+Everything rare (handshake, declaring, consuming) is the client library's. Method numbers are class << 16 | method.
+"""
+
+from struct import Struct
+
+HEAD = Struct(">BHI")
+"""Type of the frame, channel, size of the payload."""
+END = b"\xce"
+METHOD, HEADER, BODY = 1, 2, 3
+OVERHEAD = 8
+"""Bytes of a frame that are not payload."""
+
+CONNECTION_CLOSE = 0x000A0032
+CONNECTION_BLOCKED = 0x000A003C
+CONNECTION_UNBLOCKED = 0x000A003D
+CHANNEL_CLOSE = 0x00140028
+BASIC_PUBLISH = 0x003C0028
+BASIC_RETURN = 0x003C0032
+BASIC_DELIVER = 0x003C003C
+BASIC_CANCEL = 0x003C001E
+BASIC_ACK = 0x003C0050
+BASIC_NACK = 0x003C0078
+
+HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+CONNECTION_CLOSE_OK = b"\x01\x00\x00\x00\x00\x00\x04\x00\x0a\x00\x33\xce"
+
+UINT16 = Struct(">H")
+UINT32 = Struct(">I")
+TAGGED = Struct(">QB")
+CONTENT = Struct(">HHQ")
+SETTLING = Struct(">BHIIQBB")
+MANDATORY, MULTIPLE, REQUEUE = 1, 1, 2
+
+
+def short(data: bytes, at: int) -> tuple[str, int]:
+    """The short string at `at`, and where the next field begins."""
+    end = at + 1 + data[at]
+    return data[at + 1 : end].decode("utf-8", "surrogateescape"), end
+
+
+def reason(data: bytes, at: int) -> tuple[int, str]:
+    """Code and text of a Close or Return whose arguments begin at `at`."""
+    return UINT16.unpack_from(data, at)[0], short(data, at + 2)[0]
+
+
+def publish(channel: int, where: tuple[bytes, bytes], header: bytes, body: bytes, frame_max: int) -> list[bytes]:
+    """The frames of one message, mandatory; `where` is exchange and routing key, as short strings."""
+    method = b"".join((UINT32.pack(BASIC_PUBLISH), b"\0\0", *where, bytes((MANDATORY,))))
+    parts = [
+        HEAD.pack(METHOD, channel, len(method)), method, END,
+        HEAD.pack(HEADER, channel, len(header)), header, END,
+    ]  # fmt: skip
+    size = len(body)
+    most = frame_max - OVERHEAD
+    if size <= most:
+        if size:
+            parts += (HEAD.pack(BODY, channel, size), body, END)
+        return parts
+    for start in range(0, size, most):
+        piece = body[start : start + most]
+        parts += (HEAD.pack(BODY, channel, len(piece)), piece, END)
+    return parts
+
+
+def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
+    """Done with `tag`, or with all that are out up to it."""
+    return SETTLING.pack(METHOD, channel, 13, BASIC_ACK, tag, MULTIPLE if multiple else 0, 0xCE)
+
+
+def give_back(channel: int, tag: int, *, multiple: bool) -> bytes:
+    """Requeue `tag`, or all that are out up to it. A nack: RabbitMQ 4.3 counts a reject as a failure, not this."""
+    return SETTLING.pack(METHOD, channel, 13, BASIC_NACK, tag, REQUEUE | (MULTIPLE if multiple else 0), 0xCE)

@@ -1,0 +1,78 @@
+"""What only RabbitMQ's management API tells: names, arguments, and what is out. Read-only, standard library, a thread.
+
+An answer of None means that the API could not be asked: it is a plugin, on another port, and may be closed to us.
+"""
+
+import asyncio
+import base64
+import json
+from http.client import HTTPException
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import Request, urlopen
+
+from mqkit.backends.rabbitmq.options import RabbitUrl
+
+TIMEOUT = 3.0
+PORT = 15672
+LIMIT = 64 * 1024 * 1024
+
+
+class Management:
+    """The management API of the broker at `url`."""
+
+    def __init__(self, url: RabbitUrl) -> None:
+        host = f"[{url.host}]" if ":" in url.host else url.host
+        parts = urlsplit(url.management or f"http://{host}:{PORT}")
+        user = unquote(parts.username) if parts.username else url.user
+        password = unquote(parts.password) if parts.password else url.password
+        self._login = base64.b64encode(f"{user}:{password}".encode()).decode()
+        self._base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}/api/"
+        self._vhost = quote(url.vhost, safe="")
+
+    async def queue(self, name: str) -> dict[str, Any] | None:
+        """All about one queue."""
+        found = await self._get(f"queues/{self._vhost}/{quote(name, safe='')}")
+        return found if isinstance(found, dict) else None
+
+    async def exchange(self, name: str) -> dict[str, Any] | None:
+        """All about one exchange."""
+        found = await self._get(f"exchanges/{self._vhost}/{quote(name, safe='')}")
+        return found if isinstance(found, dict) else None
+
+    async def queues(self) -> dict[str, dict[str, Any]] | None:
+        """Name and arguments of all queues, by name."""
+        return _by_name(await self._get(f"queues/{self._vhost}?columns=name,arguments&disable_stats=true"))
+
+    async def exchanges(self) -> dict[str, dict[str, Any]] | None:
+        """Name and type of all exchanges, by name."""
+        return _by_name(await self._get(f"exchanges/{self._vhost}?columns=name,type,durable&disable_stats=true"))
+
+    async def bindings(self) -> set[tuple[str, str, str, str]] | None:
+        """Source, destination, its kind and the routing key of all bindings."""
+        found = await self._get(f"bindings/{self._vhost}?columns=source,destination,destination_type,routing_key")
+        if not isinstance(found, list):
+            return None
+        return {(b["source"], b["destination"], b["destination_type"], b["routing_key"]) for b in found}
+
+    async def _get(self, path: str) -> object:
+        return await asyncio.to_thread(self._ask, path)
+
+    def _ask(self, path: str) -> object:
+        request = Request(self._base + path, headers={"Authorization": f"Basic {self._login}"})  # noqa: S310 - options.parse_url lets http and https through
+        try:
+            with urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310 - as above
+                return json.loads(answer.read(LIMIT))
+        except (URLError, HTTPException, OSError, ValueError):
+            return None
+
+
+def _by_name(found: object) -> dict[str, dict[str, Any]] | None:
+    return {one["name"]: one for one in found} if isinstance(found, list) else None
+
+
+def groups(queues: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """(topic, group) of all that are groups among `queues`: what has a queue for dead letters beside it."""
+    pairs = (name.rpartition(".") for name in sorted(queues) if f"{name}.dlq" in queues)
+    return [(topic, group) for topic, _, group in pairs if topic]

@@ -1,0 +1,68 @@
+"""Where an Outgoing goes: exchange and routing key, names only. Pure.
+
+Waiting messages of one group wait in its own retry queues. Messages that a publisher delays for all groups wait in
+queues that a virtual host shares: through the direct exchange of the step, which knows only topics that have a group
+(so a delayed message to nowhere is returned, like any other), and from there, by dead-lettering with the routing key
+they came with, through `mqkit.delayed` to the topic's exchange.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mqkit.message import Outgoing
+from mqkit.topology import dead_name, group_name, retry_name, step
+
+DELAYED = "mqkit.delayed"
+"""The exchange through which delayed messages come back."""
+
+
+def delay_exchange(delay: float) -> str:
+    """Of one step; its queue has the same name."""
+    return f"mqkit.delay.{delay * 1000:.0f}ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a message is published to."""
+
+    exchange: str
+    routing_key: str
+
+
+def place(outgoing: Outgoing, exchanges: Mapping[str, str]) -> Place:
+    """Where `outgoing` goes; `exchanges` names those of topics that are not called like their topic."""
+    topic, group = outgoing.topic, outgoing.group
+    if group is not None:
+        if outgoing.dead:
+            return Place("", dead_name(topic, group))
+        if outgoing.delay > 0:
+            return Place("", retry_name(topic, group, step(outgoing.delay)))
+        return Place("", group_name(topic, group))
+    if outgoing.delay > 0:
+        return Place(delay_exchange(step(outgoing.delay)), topic)
+    return Place(exchanges.get(topic, topic), routing_key(outgoing.message.key))
+
+
+def routing_key(key: bytes | None) -> str:
+    """`key` where it can be one: for people and for bindings of others. The key itself travels as a header."""
+    if not key or len(key) > 255:
+        return ""
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return ""
+
+
+def nowhere(place: Place, topic: str) -> str:
+    """What to say when nothing receives what is published there."""
+    if place.exchange == "":
+        return f"there is no queue {place.routing_key!r}: declare the topology (mqkit topology apply)"
+    if place.routing_key == topic and place.exchange.startswith("mqkit.delay."):
+        return (
+            f"the exchange {place.exchange!r} knows no topic {topic!r} with a group: declare its groups "
+            f"(Topic(groups=...), or start a subscriber), or mqkit topology apply"
+        )
+    return (
+        f"no queue is bound to the exchange {place.exchange!r}, so nothing would receive this: declare a group of "
+        f"topic {topic!r} (Topic(groups=...), or start a subscriber)"
+    )

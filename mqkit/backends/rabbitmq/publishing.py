@@ -1,0 +1,347 @@
+"""Sending over one connection: writes all messages of a batch, then waits for what the broker says to each.
+
+Nothing is written before it is known to be encodable and addressed, and nothing while the broker blocks, so that what
+failed early is rejected, not unknown. Messages reach the broker in the order of the calls.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity
+
+from mqkit.backends.rabbitmq import frames, refusals, wire
+from mqkit.backends.rabbitmq.fields import encode_short
+from mqkit.backends.rabbitmq.link import Link
+from mqkit.backends.rabbitmq.places import Place, nowhere, place
+from mqkit.errors import (
+    BackendError,
+    ClosedError,
+    ConnectionLost,
+    EncodeError,
+    MessageTooLarge,
+    MqkitError,
+    PublishError,
+    Unroutable,
+)
+from mqkit.message import Outgoing
+
+AT_ONCE = 1_048_576
+"""Bytes that are written without looking whether the broker keeps up."""
+
+
+@dataclass(slots=True)
+class Sending:
+    """One message on its way."""
+
+    batch: "Batch"
+    position: int
+    outgoing: Outgoing
+    place: Place
+    header: bytes
+    returned: MqkitError | None = None
+    doubtful: bool = False
+    settled: bool = False
+
+
+@dataclass(slots=True)
+class Batch:
+    """What became of the messages of one call."""
+
+    done: asyncio.Future[None]
+    left: int = 0
+    rejected: dict[int, MqkitError] = field(default_factory=dict)
+    unknown: dict[int, MqkitError] = field(default_factory=dict)
+
+    def resolve(self, sending: Sending) -> None:
+        """One message less to wait for."""
+        sending.settled = True
+        self.left -= 1
+        if not self.left and not self.done.done():
+            self.done.set_result(None)
+
+    def give_up(self) -> None:
+        """Wait no longer."""
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+class Confirms:
+    """One channel's messages on their way, and what the broker says to them."""
+
+    def __init__(self, link: Link, learn_limit: Callable[[int], None]) -> None:
+        self.link = link
+        self.channel: AbstractChannel | None = None
+        self.usable = True
+        self._learn_limit = learn_limit
+        self._pending: dict[int, Sending] = {}
+        self._low = 1
+        self._next = 1
+
+    def send(self, sending: Sending) -> int:
+        """Write one message; how many bytes that takes."""
+        assert self.channel is not None
+        outgoing, to = sending.outgoing, sending.place
+        self._pending[self._next] = sending
+        self._next += 1
+        parts = frames.publish(
+            self.channel.number,
+            (encode_short(to.exchange, "exchange"), encode_short(to.routing_key, "routing key")),
+            sending.header,
+            outgoing.message.body,
+            self.link.frame_max,
+        )
+        self.link.stream.write(*parts)
+        return sum(map(len, parts))
+
+    def confirmed(self, tag: int, *, multiple: bool, accepted: bool) -> None:
+        """As Traffic's."""
+        if not multiple:
+            sending = self._pending.pop(tag, None)
+            if sending is not None:
+                self._resolve(sending, accepted=accepted)
+            if tag == self._low:
+                self._low += 1
+            return
+        for one in range(self._low, tag + 1):
+            sending = self._pending.pop(one, None)
+            if sending is not None:
+                self._resolve(sending, accepted=accepted)
+        self._low = max(self._low, tag + 1)
+
+    def _resolve(self, sending: Sending, *, accepted: bool) -> None:
+        batch = sending.batch
+        if sending.doubtful:
+            batch.unknown[sending.position] = BackendError(
+                "of several messages without an id some came back, and the broker does not say which", retryable=True
+            )
+        elif sending.returned is not None:
+            batch.rejected[sending.position] = sending.returned
+        elif not accepted:
+            batch.rejected[sending.position] = BackendError(
+                "RabbitMQ refused the message (a queue is full, or cannot store it)", retryable=True
+            )
+        batch.resolve(sending)
+
+    def returned(self, text: str, exchange: str, routing_key: str, header: bytes) -> None:
+        """As Traffic's. The broker does not say which: it is the first that was published like this."""
+        del text
+        came_back, identity = Place(exchange, routing_key), wire.message_id(header)
+        like_it = [
+            sending
+            for sending in self._pending.values()
+            if sending.place == came_back and sending.outgoing.message.id == identity and sending.returned is None
+        ]
+        if not like_it:
+            return
+        like_it[0].returned = Unroutable(nowhere(came_back, like_it[0].outgoing.topic))
+        if identity is None and len(like_it) > 1:
+            for sending in like_it:
+                sending.doubtful = True
+
+    def closed(self, code: int, text: str) -> None:
+        """As Traffic's: one message was refused, and none that was published after it was looked at."""
+        self.usable = False
+        pending, self._pending = list(self._pending.values()), {}
+        refusal = refusals.publishing(code, text)
+        if refusal.limit is not None:
+            self._learn_limit(refusal.limit)
+        culprit_found = False
+        for sending in pending:
+            error = refusal.of(sending.outgoing, sending.place)
+            if error is not None:
+                culprit_found = True
+                sending.batch.rejected[sending.position] = error
+            elif culprit_found:
+                sending.batch.rejected[sending.position] = BackendError(
+                    f"not looked at: RabbitMQ closed the channel over a message before it ({text})", retryable=True
+                )
+            else:
+                sending.batch.unknown[sending.position] = BackendError(
+                    f"RabbitMQ closed the channel before it confirmed: {code} {text}", retryable=True
+                )
+            sending.batch.resolve(sending)
+
+    def lost(self, error: ConnectionLost) -> None:
+        """As Traffic's."""
+        self.usable = False
+        pending, self._pending = list(self._pending.values()), {}
+        for sending in pending:
+            sending.batch.unknown[sending.position] = error
+            sending.batch.resolve(sending)
+
+    def delivered(self, tag: int, where: tuple[str, str], header: bytes, body: bytes, *, redelivered: bool) -> None:
+        """As Traffic's: nothing is consumed here."""
+
+    def cancelled(self) -> None:
+        """As Traffic's: nothing is consumed here."""
+
+
+class RabbitSender:
+    """The Sender."""
+
+    def __init__(self, link: Link, exchanges: Mapping[str, str], max_message_bytes: int) -> None:
+        self._link = link
+        self._exchanges = exchanges
+        self._max = max_message_bytes
+        self._max_where = f"the backend (max_message_bytes in the URL for {link.url.where})"
+        self._confirms: Confirms | None = None
+        self._known: set[str] = {""}
+        self._turn = asyncio.Lock()
+        self._queued = 0
+        self._closed = False
+
+    async def send(self, batch: Sequence[Outgoing], timeout: float) -> None:
+        """As Sender.send."""
+        self._check()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        state = Batch(loop.create_future())
+        sendings = self._prepare(batch, state)
+        state.left = len(sendings)
+        if sendings:
+            expiry = loop.call_at(deadline, state.give_up)
+            try:
+                if self._ready(sendings):
+                    for sending in sendings:
+                        assert self._confirms is not None
+                        self._confirms.send(sending)
+                else:
+                    await self._submit(sendings, deadline)
+                if state.left:
+                    await state.done
+            finally:
+                expiry.cancel()
+        self._report(batch, state, sendings, timeout)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedError("this sender was closed")
+        self._link.raise_if_lost()
+
+    def _prepare(self, batch: Sequence[Outgoing], state: Batch) -> list[Sending]:
+        sendings: list[Sending] = []
+        for position, outgoing in enumerate(batch):
+            message = outgoing.message
+            try:
+                size = len(message.body)
+                if size > self._max:
+                    raise MessageTooLarge(size, self._max, self._max_where)  # noqa: TRY301 - one of several ways out
+                header = wire.encode(message)
+                if len(header) > self._link.frame_max - frames.OVERHEAD:
+                    raise MessageTooLarge(  # noqa: TRY301 - as above
+                        len(header), self._link.frame_max - frames.OVERHEAD, "RabbitMQ for headers (frame_max)"
+                    )
+            except (EncodeError, MessageTooLarge) as error:
+                state.rejected[position] = error
+                continue
+            sendings.append(Sending(state, position, outgoing, place(outgoing, self._exchanges), header))
+        return sendings
+
+    def _ready(self, sendings: Sequence[Sending]) -> bool:
+        """Whether all can be written at once, in turn."""
+        return (
+            not self._queued
+            and self._confirms is not None
+            and self._confirms.usable
+            and self._link.stream.writable
+            and all(sending.place.exchange in self._known for sending in sendings)
+            and sum(len(sending.outgoing.message.body) for sending in sendings) <= AT_ONCE
+        )
+
+    async def _submit(self, sendings: Sequence[Sending], deadline: float) -> None:
+        """Write them when it is their turn; what cannot be written before the deadline is rejected."""
+        left = list(reversed(sendings))
+        self._queued += 1
+        try:
+            async with asyncio.timeout_at(deadline), self._turn:
+                confirms = await self._channel()
+                missing = await self._missing({sending.place.exchange for sending in sendings} - self._known)
+                written = 0
+                while left:
+                    if written >= AT_ONCE or not self._link.stream.writable:
+                        self._link.stream.flush()
+                        written = 0
+                        await self._link.stream.wait_writable()
+                    if not confirms.usable:
+                        break
+                    sending = left.pop()
+                    if (error := missing.get(sending.place.exchange)) is not None:
+                        self._reject(sending, error)
+                        continue
+                    written += confirms.send(sending)
+                self._link.stream.flush()
+        except TimeoutError:
+            pass
+        finally:
+            self._queued -= 1
+        for sending in left:
+            self._reject(sending, self._unsent())
+
+    def _reject(self, sending: Sending, error: MqkitError) -> None:
+        sending.batch.rejected[sending.position] = error
+        sending.batch.resolve(sending)
+
+    def _unsent(self) -> MqkitError:
+        stream = self._link.stream
+        if stream.ended is not None:
+            return stream.ended
+        if self._confirms is None or not self._confirms.usable:
+            return BackendError("not sent: RabbitMQ closed the channel over a message before it", retryable=True)
+        if stream.blocked is not None:
+            return BackendError(f"not sent: RabbitMQ blocks publishers ({stream.blocked})", retryable=True)
+        return BackendError("not sent in time: RabbitMQ does not keep up", retryable=True)
+
+    async def _channel(self) -> Confirms:
+        if self._confirms is None or not self._confirms.usable:
+            self._known = {""}  # what closed the channel may have been one that is there no more
+            confirms = Confirms(self._link, self._learn_limit)
+            confirms.channel = await self._link.channel(confirms=True, traffic=confirms)
+            self._confirms = confirms
+        return self._confirms
+
+    async def _missing(self, exchanges: set[str]) -> dict[str, Unroutable]:
+        """Which of these are not there: publishing to one would end the channel, and all that is on its way there."""
+        missing: dict[str, Unroutable] = {}
+        for exchange in sorted(exchanges):
+            channel = await self._link.channel()
+            try:
+                async with self._link.calling():
+                    await channel.exchange_declare(exchange, passive=True)
+                self._known.add(exchange)
+            except ChannelNotFoundEntity:
+                missing[exchange] = refusals.no_exchange(exchange)
+            except ChannelClosed:
+                pass  # there, but not ours to look at
+            finally:
+                await self._link.drop(channel)
+        return missing
+
+    def _learn_limit(self, limit: int) -> None:
+        self._max = min(self._max, limit)
+        self._max_where = "RabbitMQ (max_message_size in rabbitmq.conf)"
+
+    def _report(self, batch: Sequence[Outgoing], state: Batch, sendings: Sequence[Sending], timeout: float) -> None:
+        if state.left:
+            for sending in sendings:
+                if not sending.settled:
+                    state.unknown[sending.position] = self._unconfirmed(timeout)
+        if not state.rejected and not state.unknown:
+            return
+        unsent = sum(error is self._link.lost for error in state.rejected.values())
+        if len(state.unknown) + unsent == len(batch):
+            self._link.raise_if_lost()
+        raise PublishError(state.rejected, state.unknown)
+
+    def _unconfirmed(self, timeout: float) -> MqkitError:
+        blocked = self._link.stream.blocked
+        because = f" (it blocks publishers: {blocked})" if blocked else ""
+        return BackendError(f"RabbitMQ did not confirm within {timeout:g} s{because}", retryable=True)
+
+    async def close(self) -> None:
+        """As Sender.close."""
+        self._closed = True
+        if self._confirms is not None and self._confirms.channel is not None:
+            self._link.stream.flush()
+            await self._link.drop(self._confirms.channel)

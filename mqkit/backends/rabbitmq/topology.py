@@ -1,0 +1,195 @@
+"""What must exist at RabbitMQ for a topology, as data; and what a refusal to declare it says. Pure.
+
+Every queue is a quorum queue whose messages can go nowhere but forward: dead-lettered at-least-once to a queue that
+mqkit reads, with overflow reject-publish, so no limit, time to live or policy of the broker drops one. RabbitMQ 4
+would drop after 20 deliveries (4.0 counts what is given back, too, as failed): x-delivery-limit is -1, unlimited,
+unless RabbitTopic sets it, and even then the message lands among the group's dead letters.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from mqkit.backends.rabbitmq.options import RabbitTopic, topic_options
+from mqkit.backends.rabbitmq.places import DELAYED, delay_exchange
+from mqkit.topology import STEPS, Difference, TopicNeed, Topology, dead_name, group_name, retry_name
+
+Argument: TypeAlias = str | int
+UNLIMITED = -1
+LONGEST_HOLD = 2**31 - 1
+"""Milliseconds, 24 days. After 30 minutes, by default, RabbitMQ would end the session of a handler that still runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A durable exchange."""
+
+    name: str
+    type: str = "fanout"
+
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """For people."""
+        return (("type", self.type), ("durable", "true"))
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable queue and its arguments."""
+
+    name: str
+    arguments: tuple[tuple[str, Argument], ...]
+
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """For people."""
+        return tuple((name, _shown(value)) for name, value in self.arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """From an exchange to a queue or another exchange."""
+
+    exchange: str
+    target: str
+    kind: Literal["queue", "exchange"]
+    key: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.exchange} -> {self.target}" + (f" ({self.key})" if self.key else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """All that must exist, each once, in the order in which it can be made."""
+
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+    bindings: tuple[Binding, ...]
+
+
+def wanted(topology: Topology) -> Wanted:
+    """What `topology` needs."""
+    exchanges: dict[Exchange, None] = {}
+    queues: dict[Queue, None] = {}
+    bindings: dict[Binding, None] = {}
+    for need in topology.topics:
+        options = topic_options(need.options)
+        exchange = options.exchange or need.name
+        exchanges[Exchange(exchange, options.exchange_type)] = None
+        for group in sorted(need.groups):
+            queues |= dict.fromkeys(_group_queues(need.name, group, options))
+            target = group_name(need.name, group)
+            bindings |= dict.fromkeys(Binding(exchange, target, "queue", key) for key in _keys(need, options))
+        if need.groups:
+            bindings[Binding(DELAYED, exchange, "exchange", need.name)] = None
+            bindings |= dict.fromkeys(
+                Binding(delay_exchange(delay), delay_exchange(delay), "queue", need.name) for delay in STEPS
+            )
+    if topology.topics:
+        exchanges[Exchange(DELAYED, "direct")] = None
+        exchanges |= dict.fromkeys(Exchange(delay_exchange(delay), "direct") for delay in STEPS)
+        queues |= dict.fromkeys(_waiting(delay_exchange(delay), delay, DELAYED, None, RabbitTopic()) for delay in STEPS)
+    return Wanted(tuple(exchanges), tuple(queues), tuple(bindings))
+
+
+def _keys(need: TopicNeed, options: RabbitTopic) -> tuple[str, ...]:
+    """What a group is bound with: messages that were delayed come back with the topic's name as routing key."""
+    if options.exchange_type == "fanout":
+        return ("",)
+    return tuple(dict.fromkeys((*options.binding_keys, *(() if "#" in options.binding_keys else (need.name,)))))
+
+
+def _group_queues(topic: str, group: str, options: RabbitTopic) -> Iterable[Queue]:
+    name = group_name(topic, group)
+    dead = dead_name(topic, group)
+    held = ("x-consumer-timeout", LONGEST_HOLD)
+    yield _quorum(dead, options, ("x-delivery-limit", UNLIMITED), ("x-overflow", "reject-publish"), held)
+    yield _quorum(
+        name,
+        options,
+        ("x-delivery-limit", options.delivery_limit or UNLIMITED),
+        *_dead_lettering("", dead),
+        held,
+    )
+    for delay in STEPS:
+        yield _waiting(retry_name(topic, group, delay), delay, "", name, options)
+
+
+def _waiting(name: str, delay: float, exchange: str, key: str | None, options: RabbitTopic) -> Queue:
+    return _quorum(name, options, ("x-message-ttl", round(delay * 1000)), *_dead_lettering(exchange, key))
+
+
+def _dead_lettering(exchange: str, key: str | None) -> tuple[tuple[str, Argument], ...]:
+    to: tuple[tuple[str, Argument], ...] = (("x-dead-letter-exchange", exchange),)
+    if key is not None:
+        to += (("x-dead-letter-routing-key", key),)
+    return (*to, ("x-dead-letter-strategy", "at-least-once"), ("x-overflow", "reject-publish"))
+
+
+def _quorum(name: str, options: RabbitTopic, *arguments: tuple[str, Argument]) -> Queue:
+    size = options.quorum_group_size
+    sized: tuple[tuple[str, Argument], ...] = () if size is None else (("x-quorum-initial-group-size", size),)
+    return Queue(name, (("x-queue-type", "quorum"), *sized, *arguments))
+
+
+REFUSED = re.compile(
+    r"inequivalent arg '(?P<setting>[^']+)' for (?P<kind>queue|exchange) '(?P<name>.*)' in vhost '.*': "
+    r"received (?P<wanted>.*?) but current is (?P<found>.*)$",
+    re.DOTALL,
+)
+
+
+def difference(refusal: str, kind: str, name: str) -> Difference:
+    """What RabbitMQ's text says when it refuses to declare the `kind` called `name` again with other settings."""
+    match = REFUSED.search(refusal)
+    if match is None:
+        return Difference("it", "as declared", f"refused: {refusal}", _remedy(kind, name))
+    return Difference(match["setting"], _value(match["wanted"]), _value(match["found"]), _remedy(kind, name))
+
+
+def differences(queue: Queue, found: Mapping[str, object]) -> tuple[Difference, ...]:
+    """Between the arguments that `queue` should have and those `found`, where they matter."""
+    names = dict.fromkeys((*dict(queue.arguments), *(name for name in found if name.startswith("x-"))))
+    expected = dict[str, object](queue.arguments)
+    return tuple(
+        Difference(name, _shown(expected.get(name)), _shown(found.get(name)), _remedy("queue", queue.name))
+        for name in names
+        if expected.get(name) != found.get(name)
+    )
+
+
+def exchange_differences(exchange: Exchange, found: Mapping[str, object]) -> tuple[Difference, ...]:
+    """Between `exchange` and what the management API tells of the one that is there."""
+    pairs = (("type", exchange.type, found.get("type")), ("durable", True, found.get("durable")))
+    return tuple(
+        Difference(setting, _shown(expected), _shown(there), _remedy("exchange", exchange.name))
+        for setting, expected, there in pairs
+        if there is not None and there != expected
+    )
+
+
+def _value(text: str) -> str:
+    """RabbitMQ writes `the value '5' of type 'long'`, `'foo'` or `none`."""
+    match = re.fullmatch(r"(?:the value )?'(.*?)'(?: of type '\w+')?", text.strip(), re.DOTALL)
+    if match is None:
+        return "not set" if text.strip() == "none" else text.strip()
+    return match[1] or "''"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "not set" if value is None else str(value) or "''"
+
+
+def _remedy(kind: str, name: str) -> str:
+    if kind == "exchange":
+        return f"delete the exchange {name!r} and declare again, or say with RabbitTopic(exchange_type=...) what it is"
+    return (
+        f"RabbitMQ cannot change arguments of a queue: use what is there (RabbitTopic), or drain and delete the queue "
+        f"{name!r}, then declare again"
+    )

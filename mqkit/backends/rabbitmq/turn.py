@@ -1,0 +1,54 @@
+"""Whose turn it is to work on a group that is ordered by key: one member at a time, in all processes.
+
+A claim is an exclusive queue: RabbitMQ lets one connection own it, and takes it away with the connection. The group's
+own queue is asked, too: it forgets a consumer in the same step in which it takes back what that one had, so who comes
+next finds everything in its order.
+"""
+
+from aiormq.exceptions import ChannelLockedResource
+
+from mqkit.backends.rabbitmq.link import Link
+
+
+def claim_name(queue: str) -> str:
+    """Of the exclusive queue that stands for the turn."""
+    return f"mqkit.turn.{queue}"
+
+
+class Turn:
+    """One member's claim on a queue."""
+
+    def __init__(self, link: Link, queue: str) -> None:
+        self._link = link
+        self._queue = queue
+        self._claim = claim_name(queue)
+        self._held = False
+
+    async def take(self) -> bool:
+        """Whether it is our turn now. Until it is, nothing may be consumed."""
+        if not self._held and self._claim in self._link.claims:
+            return False  # another receiver of this process
+        channel = await self._link.channel()
+        try:
+            async with self._link.calling():
+                await channel.queue_declare(self._claim, exclusive=True)
+                self._held = True
+                self._link.claims.add(self._claim)
+                return not (await channel.queue_declare(self._queue, passive=True)).consumer_count
+        except ChannelLockedResource:
+            return False
+        finally:
+            await self._link.drop(channel)
+
+    async def leave(self) -> None:
+        """Let another take it."""
+        if not self._held:
+            return
+        self._held = False
+        self._link.claims.discard(self._claim)
+        channel = await self._link.channel()
+        try:
+            async with self._link.calling():
+                await channel.queue_delete(self._claim)
+        finally:
+            await self._link.drop(channel)

@@ -1,0 +1,68 @@
+"""The log of `mqkit run`, on stderr: a readable line for people, or one of JSON for programs."""
+
+import json
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Final
+
+STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""What every record has; all else was given as `extra`."""
+COLOURS: Final = {"DEBUG": "2", "INFO": "36", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+DIM: Final = "2"
+
+
+class Readable(logging.Formatter):
+    """`09:21:03 WARNING mqkit  text`."""
+
+    def __init__(self, *, colour: bool) -> None:
+        super().__init__()
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As Formatter.format."""
+        time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        text = record.getMessage()
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        level = self._paint(f"{record.levelname:<7}", COLOURS.get(record.levelname, "0"))
+        return f"{self._paint(time, DIM)} {level} {self._paint(record.name, DIM)}  {text}"
+
+    def _paint(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
+
+
+class JSONLines(logging.Formatter):
+    """One JSON object; fields given as `extra` stand beside the standard ones."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As Formatter.format."""
+        found: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        found |= {name: value for name, value in vars(record).items() if name not in STANDARD}
+        if record.exc_info:
+            found["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(found, default=str)
+
+
+def set_up(level: str, *, as_json: bool) -> None:
+    """Log everything of `level` and above to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JSONLines() if as_json else Readable(colour=sys.stderr.isatty() and not _plain()))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def own_warnings() -> None:
+    """Log what mqkit itself warns of, for commands that are no services; drivers stay silent."""
+    set_up("warning", as_json=False)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(logging.Filter("mqkit"))
+
+
+def _plain() -> bool:
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"

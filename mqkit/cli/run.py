@@ -1,0 +1,92 @@
+"""`mqkit run`: works an app's handlers until SIGINT or SIGTERM."""
+
+import asyncio
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from mqkit.app import AsyncApp, Registration
+from mqkit.cli.loading import load_app
+from mqkit.cli.logs import set_up
+from mqkit.cli.options import AppPath, AsJson, Url
+from mqkit.cli.output import line, put, shown, table, tell
+from mqkit.errors import ConfigurationError
+from mqkit.events import Event
+from mqkit.handler import function_name
+from mqkit.registry import masked
+
+
+class Level(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def run(
+    app: AppPath,
+    log_level: Annotated[Level, typer.Option(help="How much is logged.", case_sensitive=False)] = Level.INFO,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Work an app's handlers until Ctrl-C or SIGTERM.
+
+    Running handlers end within the app's grace; a second Ctrl-C ends the process at once. The log goes to stderr, with
+    --json as JSON lines.
+
+    Examples:
+      $ mqkit run shop:app
+      $ mqkit run shop --url amqp://guest:guest@localhost/ --log-level debug
+    """
+    set_up(log_level.value, as_json=as_json)
+    found = load_app(app, url)
+    if not found.registrations:
+        raise ConfigurationError(f"{app} has nothing to run: decorate a function with @app.subscribe(topic, group=...)")
+    asyncio.run(_work(found, as_json=as_json))
+
+
+async def _work(app: AsyncApp, *, as_json: bool) -> None:
+    starting = {(r.topic.name, r.group) for r in app.registrations}
+
+    def ready(event: Event) -> None:
+        if event.kind == "started" and (event.topic, event.group) in starting:
+            starting.discard((event.topic, event.group))
+            if not starting:
+                _show(app, as_json=as_json)
+
+    app.listen(ready)
+    async with app:
+        await app.run()
+
+
+def _show(app: AsyncApp, *, as_json: bool) -> None:
+    url = masked(app.settings.url)
+    if as_json:
+        handlers = [_fields(registration) for registration in app.registrations]
+        line({"status": "ready", "broker": app.description, "url": url, "handlers": handlers})
+        return
+    found = table("topic", "group", "handler", "at once", "order", "attempts", numbers=["at once", "attempts"])
+    for registration in app.registrations:
+        found.add_row(*map(shown, _fields(registration).values()))
+    tell(Text.assemble(("Working", "bold green"), " at ", (url, "bold"), f" ({app.description})"))
+    put(Group("", found, ""))
+    tell(Text("Ctrl-C stops; running handlers may finish.", "dim"))
+    sys.stdout.flush()
+
+
+def _fields(registration: Registration) -> dict[str, object]:
+    options = registration.options
+    return {
+        "topic": registration.topic.name,
+        "group": registration.group,
+        "handler": function_name(registration.function),
+        "concurrency": options.concurrency,
+        "ordering": options.ordering,
+        "attempts": options.retry.attempts,
+    }

@@ -1,0 +1,134 @@
+"""What the author of a backend supplies, so that the conformance suite can run on it: one small class.
+
+class MyHarness(Harness):
+    name = "mybroker"
+    abilities = frozenset({"interrupt"})
+
+    @contextmanager
+    def interrupt(self) -> Iterator[None]: ...
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import ClassVar, TypeVar
+
+from mqkit.backend import Backend, Capabilities, Subscription
+from mqkit.bridge import for_event_loop
+from mqkit.message import NO_HEADERS, Headers, Outgoing, WireMessage
+from mqkit.plugins import Plugins
+
+T = TypeVar("T")
+
+ABILITIES = {
+    "interrupt": "the broker goes away and comes back",
+    "disconnect": "the broker closes all connections",
+    "destroy": "a group is deleted at the broker while it is worked on",
+}
+"""What a harness may be able to do, beside what its backend is capable of."""
+
+
+class Harness:
+    """One broker, for one test.
+
+    Args:
+        url: of the broker, with whatever options make it quick to test.
+    """
+
+    name: ClassVar[str]
+    """Of the backend, as the head of a column."""
+    abilities: ClassVar[frozenset[str]] = frozenset()
+    """Which of ABILITIES there are."""
+    huge: ClassVar[int] = 20 * 1024 * 1024
+    """Bytes of a body that is larger than an app takes by default, if the broker carries it."""
+    large_topic_options: ClassVar[tuple[object, ...]] = ()
+    """Options of a topic that shall carry it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend says that it gives."""
+        return self._backend().capabilities
+
+    def lacking(self, needs: frozenset[str]) -> frozenset[str]:
+        """Which of these capabilities and abilities are not there."""
+        return self.capabilities.lacking(needs - self.abilities)
+
+    # ---- faults
+
+    def interrupt(self) -> AbstractContextManager[None]:
+        """Within the block nothing can be sent to or received from the broker; when it ends, both work again."""
+        raise NotImplementedError
+
+    def disconnect(self) -> None:
+        """The broker closes every connection, and takes new ones."""
+        raise NotImplementedError
+
+    def destroy(self, topic: str, group: str) -> None:
+        """Delete what holds the group's messages, behind the back of those who work on it."""
+        raise NotImplementedError
+
+    # ---- a stranger who knows nothing of mqkit
+
+    def raw_publish(
+        self,
+        topic: str,
+        body: bytes,
+        *,
+        headers: Headers = NO_HEADERS,
+        key: bytes | None = None,
+        content_type: str | None = None,
+    ) -> None:
+        """Publish as a plain client would: these bytes, these headers and nothing else. Returns when it is safe.
+
+        Here by the backend's own sender; with the broker's own client where there is one.
+        """
+
+        async def send(backend: Backend) -> None:
+            sender = await backend.open_sender()
+            try:
+                await sender.send([Outgoing(WireMessage(body, headers, key, content_type), topic)], 30.0)
+            finally:
+                await sender.close()
+
+        self._with_backend(send)
+
+    def raw_receive(self, topic: str, group: str, number: int) -> Sequence[WireMessage]:
+        """The first `number` messages of the group as a plain client reads them; nobody else works on it."""
+
+        async def receive(backend: Backend) -> list[WireMessage]:
+            receiver = await backend.open_receiver(Subscription(topic=topic, group=group), lambda *_: None)
+            found: list[WireMessage] = []
+            try:
+                while len(found) < number:
+                    deliveries = await receiver.receive(number - len(found), 30.0)
+                    assert deliveries, f"{len(found)} of {number} messages came within 30 s"
+                    found += [delivery.message for delivery in deliveries]
+            finally:
+                await receiver.close()
+            return found
+
+        return self._with_backend(receive)
+
+    # ---- afterwards
+
+    def cleanup(self, topics: Sequence[str]) -> None:
+        """Remove what a test left of these topics, their groups included."""
+
+    def close(self) -> None:
+        """Let go of what the harness itself holds."""
+
+    def _backend(self) -> Backend:
+        return for_event_loop(*Plugins().backends.open(self.url, "asynchronous"))
+
+    def _with_backend(self, act: Callable[[Backend], Awaitable[T]]) -> T:
+        async def run() -> T:
+            backend = self._backend()
+            try:
+                return await act(backend)
+            finally:
+                await backend.close()
+
+        return asyncio.run(run())

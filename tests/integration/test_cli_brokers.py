@@ -1,0 +1,103 @@
+"""The command line on real brokers: a message's whole way, and what a server's topology can be."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.brokers import Broker
+from tests.command_line import CommandLine, interrupt, until
+
+SHOP = """
+from mqkit import AsyncApp, Reject, Topic
+from mqkit.backends.kafka import KafkaTopic
+from mqkit.backends.rabbitmq import RabbitTopic
+
+purchases = Topic("{topic}", dict[str, str], key="customer", options=[{options}])
+app = AsyncApp()
+
+@app.subscribe(purchases, group="billing")
+async def bill(purchase: dict[str, str]) -> None:
+    raise Reject("no " + purchase["customer"])
+"""
+
+
+@pytest.fixture(params=["rabbitmq", "kafka"])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    broker: Broker = request.getfixturevalue(f"{request.param}_broker")
+    yield broker.url
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"cli-{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def mqkit(tmp_path: Path, url: str, topic: str) -> CommandLine:
+    (tmp_path / "shop.py").write_text(SHOP.format(topic=topic, options=""))
+    return CommandLine(tmp_path, {"MQKIT_URL": url})
+
+
+def dead(mqkit: CommandLine, topic: str) -> list[str]:
+    return [letter["key"] for letter in json.loads(mqkit("dlq", "list", topic, "billing", "--json").out)]
+
+
+def test_a_message_goes_its_whole_way(mqkit: CommandLine, topic: str) -> None:
+    mqkit("topology", "plan", "shop", code=2)
+    mqkit("topology", "apply", "shop")
+    assert mqkit("topology", "plan", "shop").out.endswith("nothing to do\n")
+    assert mqkit("doctor", "shop").out.endswith("all is well\n")
+    with mqkit.started("tail", topic, "--json", "--count", "3", "--timeout", "60") as tail:
+        until(tail.stderr, "following")
+        lines = "\n".join(json.dumps({"customer": name}) for name in ("ann", "bob", "cid"))
+        mqkit("publish", topic, "--app", "shop", stdin=lines)
+        assert tail.stdout is not None
+        assert sorted(json.loads(line)["key"] for line in tail.stdout) == ["ann", "bob", "cid"]
+        assert tail.wait() == 0
+    with mqkit.started("run", "shop", "--json") as worker:
+        for _ in range(3):
+            until(worker.stderr, "dead-letter")
+        assert interrupt(worker, signal.SIGTERM) == 0
+    assert sorted(dead(mqkit, topic)) == ["ann", "bob", "cid"]
+
+    mqkit("dlq", "replay", topic, "billing", "--key", "ann")
+    assert sorted(dead(mqkit, topic)) == ["bob", "cid"]
+    mqkit("dlq", "purge", topic, "billing", "--key", "bob", "--yes")
+    assert dead(mqkit, topic) == ["cid"]
+    with mqkit.started("run", "shop", "--json") as worker:
+        until(worker.stderr, "dead-letter")
+        assert interrupt(worker, signal.SIGTERM) == 0
+    assert sorted(dead(mqkit, topic)) == ["ann", "cid"]
+    (found,) = json.loads(mqkit("inspect", topic, "billing", "--json").out)
+    assert (found["topic"], found["group"], found["dead"]) == (topic, "billing", 2)
+
+
+def test_a_topology_with_other_settings_is_told_and_left_alone(mqkit: CommandLine, topic: str, url: str) -> None:
+    mqkit("topology", "apply", "shop")
+    options = "KafkaTopic(partitions=7)" if url.startswith("kafka") else "RabbitTopic(partitions=7)"
+    (mqkit.cwd / "other.py").write_text(SHOP.format(topic=topic, options=options))
+    plan = mqkit("topology", "plan", "other", "--json", code=3)
+    assert "differs" in {finding["state"] for finding in json.loads(plan.out)["findings"]}
+    assert "7" in mqkit("topology", "apply", "other", code=3).out
+    assert "✗" in mqkit("doctor", "other", code=1).out
+    assert mqkit("topology", "plan", "shop").out.endswith("nothing to do\n")
+
+
+def test_what_is_not_there_is_named(mqkit: CommandLine) -> None:
+    missing = f"cli-{uuid4().hex[:8]}"
+    assert missing in mqkit.refused("tail", missing)
+    assert missing in mqkit.refused("inspect", missing, "billing")
+    assert missing in mqkit.refused("dlq", "list", missing, "billing")
+    assert "--group" in mqkit.refused("publish", missing, "{}")
+
+
+def test_a_wrong_password_is_explained_and_not_shown(tmp_path: Path, rabbitmq_broker: Broker) -> None:
+    scheme, _, rest = rabbitmq_broker.url.partition("://")
+    wrong = f"{scheme}://somebody:wrong-secret@{rest.rpartition('@')[2]}"
+    sentence = CommandLine(tmp_path).refused("inspect", "--url", wrong)
+    assert "check the user, the password" in sentence
+    assert "wrong-secret" not in sentence

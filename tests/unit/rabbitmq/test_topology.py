@@ -1,0 +1,271 @@
+"""What RabbitMQ is asked to have, where messages go in it, and what its refusals mean."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqkit.backend import Settlement
+from mqkit.backends.rabbitmq import refusals
+from mqkit.backends.rabbitmq.acknowledgements import acknowledgements
+from mqkit.backends.rabbitmq.options import RabbitTopic, parse_url
+from mqkit.backends.rabbitmq.places import DELAYED, Place, delay_exchange, nowhere, place, routing_key
+from mqkit.backends.rabbitmq.topology import Binding, Exchange, Queue, difference, differences, wanted
+from mqkit.errors import AuthenticationFailed, ConfigurationError, MessageTooLarge, Unroutable
+from mqkit.message import Outgoing, WireMessage
+from mqkit.topology import STEPS, TopicNeed, Topology
+
+NEED = Topology((TopicNeed("shop.cds", frozenset({"billing"})),))
+
+
+def test_no_queue_can_drop_a_message() -> None:
+    for queue in wanted(NEED).queues:
+        arguments = dict(queue.arguments)
+        assert arguments["x-queue-type"] == "quorum"
+        assert arguments["x-overflow"] == "reject-publish", queue.name
+        if not queue.name.endswith(".dlq"):
+            assert arguments["x-dead-letter-strategy"] == "at-least-once", queue.name
+        if "x-message-ttl" not in arguments:
+            assert arguments["x-delivery-limit"] == -1, queue.name
+
+
+def test_a_group_has_its_queue_its_dead_letters_and_a_queue_for_each_step() -> None:
+    names = {queue.name for queue in wanted(NEED).queues if queue.name.startswith("shop.cds.")}
+    steps = {f"shop.cds.billing.retry.{step * 1000:.0f}ms" for step in STEPS}
+    assert names == {"shop.cds.billing", "shop.cds.billing.dlq"} | steps
+
+
+def test_what_waits_goes_back_to_its_group_alone() -> None:
+    for queue in wanted(NEED).queues:
+        if ".retry." in queue.name:
+            arguments = dict(queue.arguments)
+            assert (arguments["x-dead-letter-exchange"], arguments["x-dead-letter-routing-key"]) == (
+                "",
+                "shop.cds.billing",
+            )
+    assert not [binding for binding in wanted(NEED).bindings if ".retry." in binding.target]
+
+
+def test_what_a_publisher_delays_comes_to_the_topics_exchange() -> None:
+    bindings = wanted(NEED).bindings
+    assert Binding(DELAYED, "shop.cds", "exchange", "shop.cds") in bindings
+    for step in STEPS:
+        assert Binding(delay_exchange(step), delay_exchange(step), "queue", "shop.cds") in bindings
+
+
+def test_a_topic_without_a_group_is_not_known_to_the_delays() -> None:
+    assert wanted(Topology((TopicNeed("shop.cds"),))).bindings == ()
+
+
+def test_nothing_needed_is_nothing_made() -> None:
+    found = wanted(Topology())
+    assert (found.exchanges, found.queues, found.bindings) == ((), (), ())
+
+
+def test_an_exchange_of_an_existing_system_is_used_as_it_is() -> None:
+    options = RabbitTopic(exchange="legacy", exchange_type="topic", binding_keys=("cd.*",), quorum_group_size=5)
+    found = wanted(Topology((TopicNeed("cds", frozenset({"g"}), (options,)),)))
+    assert Exchange("legacy", "topic") in found.exchanges
+    assert {binding.key for binding in found.bindings if binding.target == "cds.g"} == {"cd.*", "cds"}
+    assert Binding(DELAYED, "legacy", "exchange", "cds") in found.bindings
+    assert {
+        dict(queue.arguments).get("x-quorum-initial-group-size") for queue in found.queues if "cds.g" in queue.name
+    } == {5}
+
+
+def test_a_delivery_limit_ends_among_the_dead_letters() -> None:
+    found = wanted(Topology((TopicNeed("cds", frozenset({"g"}), (RabbitTopic(delivery_limit=7),)),)))
+    arguments = next(dict(queue.arguments) for queue in found.queues if queue.name == "cds.g")
+    assert arguments["x-delivery-limit"] == 7
+    assert arguments["x-dead-letter-routing-key"] == "cds.g.dlq"
+
+
+def out(group: str | None = None, *, key: bytes | None = None, delay: float = 0, dead: bool = False) -> Outgoing:
+    return Outgoing(WireMessage(b"12345", key=key), "cds", group, dead=dead, delay=delay)
+
+
+@pytest.mark.parametrize(
+    ("outgoing", "expected"),
+    [
+        (out(), Place("cds", "")),
+        (out(key=b"k"), Place("cds", "k")),
+        (out("g", key=b"k"), Place("", "cds.g")),
+        (out("g", dead=True), Place("", "cds.g.dlq")),
+        (out("g", delay=0.7), Place("", "cds.g.retry.1000ms")),
+        (out("g", delay=100), Place("", "cds.g.retry.60000ms")),
+        (out(key=b"k", delay=2), Place("mqkit.delay.2000ms", "cds")),
+    ],
+)
+def test_a_message_goes_where_it_belongs(outgoing: Outgoing, expected: Place) -> None:
+    assert place(outgoing, {}) == expected
+
+
+def test_a_topic_may_have_an_exchange_of_another_name() -> None:
+    assert place(out(), {"cds": "legacy"}) == Place("legacy", "")
+
+
+def test_every_place_that_is_used_is_declared() -> None:
+    found = wanted(Topology((TopicNeed("cds", frozenset({"g"})),)))
+    queues = {queue.name for queue in found.queues}
+    exchanges = {exchange.name for exchange in found.exchanges}
+    for delay in (0, *STEPS, 0.1, 7, 1e6):
+        for group in ("g", None):
+            where = place(out(group, delay=delay), {})
+            assert where.routing_key in queues if where.exchange == "" else where.exchange in exchanges
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"), [(None, ""), (b"", ""), (b"\xff", ""), (b"x" * 256, ""), ("ä".encode() * 127, "ä" * 127)]
+)
+def test_a_routing_key_is_the_key_where_it_can_be(key: bytes | None, expected: str) -> None:
+    assert routing_key(key) == expected
+
+
+def test_a_message_to_nowhere_says_what_is_missing() -> None:
+    assert "'cds.g'" in nowhere(Place("", "cds.g"), "cds")
+    assert "a group" in nowhere(Place("cds", ""), "cds")
+    assert "knows no topic 'cds'" in nowhere(Place("mqkit.delay.500ms", "cds"), "cds")
+
+
+REFUSALS = [
+    (
+        "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'a.b' in vhost '/': received the value "
+        "'5' of type 'signedint' but current is the value '-1' of type 'signedint'",
+        ("x-delivery-limit", "5", "-1"),
+    ),
+    (
+        "PRECONDITION_FAILED - inequivalent arg 'x-dead-letter-exchange' for queue 'a' in vhost '/': received 'foo' "
+        "but current is ''",
+        ("x-dead-letter-exchange", "foo", "''"),
+    ),
+    (
+        "PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'a' in vhost '/': received none but current "
+        "is the value '1000' of type 'long'",
+        ("x-message-ttl", "not set", "1000"),
+    ),
+    (
+        "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'e' in vhost '/': received 'fanout' but current "
+        "is 'topic'",
+        ("type", "fanout", "topic"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), REFUSALS)
+def test_a_refusal_to_declare_names_setting_wanted_and_found(text: str, expected: tuple[str, str, str]) -> None:
+    found = difference(text, "queue", "a")
+    assert (found.setting, found.wanted, found.found) == expected
+    assert "delete" in found.remedy
+
+
+def test_a_refusal_that_nobody_knows_is_told_as_it_is() -> None:
+    assert "something new" in str(difference("something new", "queue", "a"))
+
+
+def test_all_arguments_that_differ_are_named() -> None:
+    queue = Queue("q", (("x-queue-type", "quorum"), ("x-delivery-limit", -1)))
+    found = differences(queue, {"x-queue-type": "classic", "x-max-length": 5})
+    assert [(one.setting, one.wanted, one.found) for one in found] == [
+        ("x-queue-type", "quorum", "classic"),
+        ("x-delivery-limit", "-1", "not set"),
+        ("x-max-length", "not set", "5"),
+    ]
+    assert differences(queue, dict(queue.arguments)) == ()
+
+
+def test_a_missing_exchange_is_the_fault_of_what_was_published_to_it() -> None:
+    refusal = refusals.publishing(404, "NOT_FOUND - no exchange 'cds' in vhost '/'")
+    assert isinstance(refusal.of(out(), Place("cds", "")), Unroutable)
+    assert refusal.of(out(), Place("other", "")) is None
+
+
+def test_a_message_that_is_too_large_for_the_broker_names_both_sizes() -> None:
+    refusal = refusals.publishing(406, "PRECONDITION_FAILED - message size 5 is larger than configured max size 4")
+    error = refusal.of(out(), Place("cds", ""))
+    assert isinstance(error, MessageTooLarge)
+    assert (error.size, error.limit) == (5, 4)
+
+
+def test_a_refused_permission_is_the_fault_of_its_exchange() -> None:
+    refusal = refusals.publishing(403, "ACCESS_REFUSED - write access to exchange 'cds' in vhost '/' refused for user")
+    assert isinstance(refusal.of(out(), Place("cds", "")), AuthenticationFailed)
+    assert refusal.of(out(), Place("", "")) is None
+
+
+settlements = st.sampled_from(Settlement)
+
+
+@given(st.dictionaries(st.integers(1, 40), st.none() | settlements, max_size=30))
+def test_acknowledgements_settle_what_was_asked_and_nothing_else(wish: dict[int, Settlement | None]) -> None:
+    out = sorted(wish)
+    settled = {tag: settlement for tag, settlement in wish.items() if settlement is not None}
+    left = dict.fromkeys(out)
+    found: dict[int, Settlement] = {}
+    for one in acknowledgements(out, settled):  # as the broker does it
+        reached = [tag for tag in left if tag == one.tag or (one.multiple and tag < one.tag)]
+        found |= dict.fromkeys(reached, one.settlement)
+        for tag in reached:
+            del left[tag]
+    assert found == settled
+    assert list(left) == [tag for tag in out if wish[tag] is None]
+
+
+def test_a_burst_in_order_is_one_acknowledgement() -> None:
+    assert len(acknowledgements(range(1, 101), dict.fromkeys(range(1, 101), Settlement.DONE))) == 1
+    assert len(acknowledgements(range(1, 101), dict.fromkeys(range(2, 101), Settlement.DONE))) == 99
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("amqp://h/?heartbeet=3", "unknown option 'heartbeet'"),
+        ("amqp://h/?heartbeat=soon", "heartbeat is a number"),
+        ("amqp://h/?heartbeat=-1", "heartbeat is a number"),
+        ("amqp://h/?connection_timeout=0", "connection_timeout"),
+        ("amqp://h/?management=h:15672", "management=http"),
+        ("amqp://h:port/", "cannot be read"),
+        ("amqp://h/a/b", "%2F"),
+        ("http://h/", "amqp://"),
+    ],
+)
+def test_a_url_that_makes_no_sense_says_where(url: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        parse_url(url)
+
+
+def test_an_unknown_option_lists_those_that_there_are_and_hides_the_password() -> None:
+    with pytest.raises(ConfigurationError, match="heartbeat, keyfile, management, max_message_bytes") as caught:
+        parse_url("amqp://u:secret@h/?x=1")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_url_is_read_with_all_it_says() -> None:
+    url = parse_url(
+        "amqps://u%40x:p%2Fw@h/team%2Fa?heartbeat=5&connection_timeout=2.5&max_message_bytes=99"
+        "&cafile=ca.pem&management=https://a:b@h:15671/rabbit/"
+    )
+    assert (url.host, url.port, url.user, url.password, url.vhost) == ("h", 5671, "u@x", "p/w", "team/a")
+    assert (url.heartbeat, url.connection_timeout, url.max_message_bytes) == (5, 2.5, 99)
+    assert url.management == "https://a:b@h:15671/rabbit"
+    assert url.amqp == "amqps://u%40x:p%2Fw@h:5671/team%2Fa?heartbeat=5&cafile=ca.pem"
+    assert "p/w" not in repr(url)
+    assert "a:b" not in repr(url)
+
+
+def test_a_bare_url_has_the_brokers_defaults() -> None:
+    url = parse_url("amqp://")
+    assert (url.host, url.port, url.user, url.vhost, url.max_message_bytes) == (
+        "localhost",
+        5672,
+        "guest",
+        "/",
+        16_777_216,
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"quorum_group_size": 0}, {"delivery_limit": 0}, {"exchange": ""}, {"exchange_type": "topic", "binding_keys": ()}],
+)
+def test_topic_options_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match="RabbitTopic"):
+        RabbitTopic(**options)  # type: ignore[arg-type]  # that is the case

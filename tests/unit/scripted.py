@@ -1,0 +1,166 @@
+"""A backend that does what a test tells it, and writes down what it was asked for, in order."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mqkit.backend import Capabilities, Counts, Notify, Settlement, Settlements, Subscription
+from mqkit.errors import ClosedError, ConnectionLost, LeaseLost
+from mqkit.message import Delivery, Outgoing, WireMessage
+from mqkit.topology import Finding, Topology
+
+TOPIC, GROUP = "orders", "billing"
+Script = Callable[[Sequence[Outgoing], float], Awaitable[None]]
+
+
+async def accept(batch: Sequence[Outgoing], timeout: float) -> None:
+    """The broker takes everything."""
+
+
+class Scripted:
+    """Hands out what `give` was given, again in each session until it is settled as done."""
+
+    def __init__(self) -> None:
+        self.capabilities = Capabilities()
+        self.log: list[tuple[str, Any]] = []
+        """("sent", Outgoing), ("done", token), ("release", token), ("opened", n), ("closed", n)."""
+        self.sends: list[list[Outgoing]] = []
+        """Each call of send, also those that failed."""
+        self.script: Script = accept
+        self.scripts: deque[Script] = deque()
+        """For the next sends; `script` for those after."""
+        self.refuse_open: deque[Exception] = deque()
+        self.refuse_sender: deque[Exception] = deque()
+        self.lost_leases: set[object] = set()
+        self.pending: dict[int, Delivery] = {}
+        self.receivers: list[ScriptedReceiver] = []
+        self.senders: list[ScriptedSender] = []
+        self.declared = 0
+        self._tokens = 0
+
+    def give(self, body: bytes = b"{}", *, key: bytes | None = None, id: str | None = None, **rest: Any) -> int:
+        """One more message for the group; its token."""
+        self._tokens += 1
+        headers = rest.pop("headers", {}) if id is None else {"ce_id": id, **rest.pop("headers", {})}
+        wire = WireMessage(body, headers, key=key, content_type=rest.pop("content_type", None))
+        self.pending[self._tokens] = Delivery(wire, self._tokens, TOPIC, GROUP, **rest)
+        for receiver in self.receivers:
+            receiver.offer(self._tokens)
+        return self._tokens
+
+    def lose(self, error: Exception | None = None) -> None:
+        """End the receiver's session."""
+        self.receivers[-1].fail(error or ConnectionLost("the cable was cut"))
+
+    def of(self, kind: str) -> list[Any]:
+        return [what for which, what in self.log if which == kind]
+
+    async def connect(self, timeout: float) -> str:
+        return "scripted"
+
+    async def declare(self, topology: Topology) -> None:
+        self.declared += 1
+
+    async def examine(self, topology: Topology) -> Sequence[Finding]:
+        return ()
+
+    async def open_sender(self) -> "ScriptedSender":
+        if self.refuse_sender:
+            raise self.refuse_sender.popleft()
+        self.senders.append(ScriptedSender(self))
+        return self.senders[-1]
+
+    async def open_receiver(self, subscription: Subscription, notify: Notify) -> "ScriptedReceiver":
+        if self.refuse_open:
+            raise self.refuse_open.popleft()
+        self.receivers.append(ScriptedReceiver(self, subscription))
+        self.log.append(("opened", len(self.receivers)))
+        return self.receivers[-1]
+
+    async def inspect(self, topic: str, group: str) -> Counts:
+        return Counts(len(self.pending), None, None, None)
+
+    async def groups(self, topic: str | None = None) -> Sequence[tuple[str, str]]:
+        return [(TOPIC, GROUP)]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class ScriptedSender:
+    def __init__(self, home: Scripted) -> None:
+        self._home = home
+        self.closed = False
+
+    async def send(self, batch: Sequence[Outgoing], timeout: float) -> None:
+        home = self._home
+        if self.closed:
+            raise ClosedError("closed")
+        home.sends.append(list(batch))
+        await (home.scripts.popleft() if home.scripts else home.script)(batch, timeout)
+        home.log += [("sent", outgoing) for outgoing in batch]
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class ScriptedReceiver:
+    def __init__(self, home: Scripted, subscription: Subscription) -> None:
+        self._home = home
+        self.subscription = subscription
+        self._ready = deque(home.pending)
+        self._out: set[int] = set()
+        self._stir = asyncio.Event()
+        self._error: Exception | None = None
+        self.limits: list[int] = []
+        self.closed = False
+
+    def offer(self, token: int) -> None:
+        self._ready.append(token)
+        self._stir.set()
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self._stir.set()
+
+    async def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
+        self.limits.append(limit)
+        if not self._error and not (limit and self._ready):
+            try:
+                await asyncio.wait_for(self._stir.wait(), timeout)
+            except TimeoutError:
+                pass
+        self._stir.clear()
+        if self._error:
+            raise self._error
+        taken = [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
+        self._out.update(taken)
+        assert len(self._out) <= self.subscription.prefetch
+        return [replace(self._home.pending[token], token=token) for token in taken]
+
+    async def settle(self, settlements: Settlements) -> None:
+        if self._error:
+            raise self._error
+        lost = []
+        for token, settlement in settlements:
+            assert isinstance(token, int)
+            assert token in self._out, f"{token} is not out with this session"
+            self._out.discard(token)
+            if token in self._home.lost_leases:
+                lost.append(token)
+                continue
+            self._home.log.append((settlement.value, token))
+            if settlement is Settlement.DONE:
+                del self._home.pending[token]
+        if lost:
+            raise LeaseLost(f"lost {lost}")
+
+    def wake(self) -> None:
+        self._stir.set()
+
+    async def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._home.log.append(("closed", self._home.receivers.index(self) + 1))

@@ -1,0 +1,315 @@
+"""Payloads and bytes: wrong ones are refused on both sides, with the fields that are wrong."""
+
+import json
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, Json, field_validator
+
+from mqkit.codec import JSON, RAW, Codecs, JSONBinding
+from mqkit.errors import ConfigurationError, DecodeError, EncodeError, MessageError, SchemaError
+from mqkit.topic import Topic
+
+
+class Item(BaseModel):
+    name: str
+    price: Annotated[Decimal, Field(gt=0)]
+
+
+class Order(BaseModel):
+    customer: str
+    cds: Annotated[int, Field(ge=1)] = 1
+    items: list[Item] = []
+    note: Annotated[str | None, Field(alias="remark")] = None
+
+
+@dataclass
+class Point:
+    x: int
+    y: float | None = None
+
+
+class Row(TypedDict):
+    id: int
+
+
+def codec(schema: Any, content_type: str | None = None, codecs: Codecs | None = None) -> Any:
+    return (codecs or Codecs()).bind(Topic("t", schema, content_type=content_type))
+
+
+def paths(error: SchemaError) -> list[str]:
+    return [field.path for field in error.fields]
+
+
+def mutated() -> Order:
+    order = Order(customer="ann")
+    order.cds = "many"  # type: ignore[assignment] # that is the point
+    return order
+
+
+def constraint_violated() -> Order:
+    order = Order(customer="ann")
+    order.cds = 0
+    return order
+
+
+def nested() -> Order:
+    order = Order(customer="ann", items=[Item(name="x", price=Decimal(1))])
+    order.items[0].price = Decimal(-1)
+    return order
+
+
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (mutated, "cds"),
+        (constraint_violated, "cds"),
+        (nested, "items.0.price"),
+        (lambda: Order.model_construct(customer=5), "customer"),
+        (lambda: Order.model_construct(cds=3), "customer"),
+        (lambda: {"customer": "ann", "cds": "x"}, "cds"),
+        (lambda: {"customer": "ann", "items": [{"name": "a"}]}, "items.0.price"),
+        (lambda: Item(name="a", price=Decimal(1)), ""),
+        (lambda: None, ""),
+    ],
+    ids=["mutated", "constraint", "nested", "constructed", "missing", "dict", "deep dict", "other model", "None"],
+)
+def test_a_wrong_payload_is_refused_with_its_fields_before_anything_is_sent(make: Any, path: str) -> None:
+    with pytest.raises(SchemaError) as caught:
+        codec(Order).encode(make())
+    assert path in paths(caught.value)
+    assert str(caught.value).startswith("does not match Order: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (b'{"customer": "ann", "cds": "many"}', "cds"),
+        (b'{"cds": 1}', "customer"),
+        (b'{"customer": "ann", "items": [{"name": "a", "price": "-1"}]}', "items.0.price"),
+        (b"[]", ""),
+        (b"null", ""),
+    ],
+)
+def test_a_wrong_body_is_refused_with_its_fields(body: bytes, path: str) -> None:
+    with pytest.raises(SchemaError) as caught:
+        codec(Order).decode(body, JSON)
+    assert path in paths(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"\xff\xfe", b'{"customer": "\xc3"}', b'"\\ud800"', b"[" * 100_000, b"{}{}", b"1" * 5000,
+        b'{"customer":' * 1000, b"\xef\xbb\xbf{}",
+    ],
+    ids=["empty", "cut", "no UTF-8", "broken UTF-8", "surrogate", "deep", "two", "huge int", "deep object", "BOM"],
+)  # fmt: skip
+@pytest.mark.parametrize("schema", [None, Order, dict[str, Any]], ids=["any", "model", "dict"])
+def test_a_body_that_is_no_json_cannot_be_read(schema: Any, body: bytes) -> None:
+    with pytest.raises(DecodeError, match="not JSON"):
+        codec(schema).decode(body, JSON)
+
+
+@given(st.binary(max_size=200))
+def test_whatever_comes_is_a_payload_or_an_error_of_the_message(body: bytes) -> None:
+    for schema in (None, Order, Point, bytes, Row):
+        try:
+            codec(schema).decode(body, None)
+        except MessageError:
+            continue
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4),
+)  # fmt: skip
+
+
+@given(json_values)
+def test_what_json_can_say_comes_back_as_it_was(payload: Any) -> None:
+    written = codec(None).encode(payload)
+    assert codec(None).decode(written, JSON) == payload == json.loads(written)
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload"),
+    [
+        (Order, Order(customer="ann", items=[Item(name="x", price=Decimal("1.10"))], remark="é")),
+        (Point, Point(1, 2.5)),
+        (Row, {"id": 1}),
+        (dict[str, int], {"a": 10**30}),
+        (list[Order], [Order(customer="a")]),
+        (int | None, None),
+        (bytes, b"\x00\xff"),
+    ],
+)
+def test_what_is_encoded_is_decoded(schema: Any, payload: Any) -> None:
+    bound = codec(schema)
+    assert bound.decode(bound.encode(payload), bound.content_type) == payload
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("schema", "wrap"),
+    [
+        (None, lambda n: n),
+        (None, lambda n: {"a": [1, n]}),
+        (float, lambda n: n),
+        (Point, lambda n: Point(1, n)),
+        (float | None, lambda n: n),
+        (dict[str, float | None], lambda n: {"a": None, "b": n}),
+    ],
+)
+def test_a_number_that_json_cannot_write_is_refused_and_never_turned_into_null(schema: Any, wrap: Any, number: float) -> None:
+    with pytest.raises((EncodeError, SchemaError)):
+        codec(schema).encode(wrap(number))
+
+
+def test_where_such_a_number_stands_is_told() -> None:
+    with pytest.raises(EncodeError, match=r"a\.1 is NaN"):
+        codec(None).encode({"a": [None, math.nan]})
+
+
+def test_none_is_still_null() -> None:
+    assert codec(Point).encode(Point(1)) == b'{"x":1,"y":null}'
+
+
+def deep(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def round_about() -> Any:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [object(), "\ud800", b"\xff", deep(250), deep(100_000), round_about(), 10**5000, {"a": {1, object()}}],
+    ids=["object", "surrogate", "bytes", "deep", "very deep", "cycle", "huge int", "nested object"],
+)
+def test_what_cannot_be_written_is_refused(payload: Any) -> None:
+    with pytest.raises((EncodeError, SchemaError)):
+        codec(None).encode(payload)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None, "application/json", "Application/JSON", "application/json; charset=utf-8", 'application/json;charset="UTF-8"',
+        "application/vnd.shop.order+json", "application/json; version=2; charset=utf8", " application/json ",
+    ],
+)  # fmt: skip
+def test_json_goes_by_many_names(content_type: str | None) -> None:
+    assert codec(Order).decode(b'{"customer": "ann"}', content_type) == Order(customer="ann")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "named"),
+    [
+        ("application/avro", "application/avro"),
+        ("text/plain", "application/json"),
+        ("application/json; charset=latin-1", "latin-1"),
+        ("x" * 10_000, "no codec"),
+        ("", "no codec"),
+    ],
+)
+def test_an_unknown_content_type_or_charset_is_named_and_bounded(content_type: str, named: str) -> None:
+    bound = codec(Order)
+    with pytest.raises(DecodeError, match=named) as caught:
+        bound.decode(b"{}", content_type)
+    assert len(str(caught.value)) < 400
+    assert len(bound._bindings) == 1, "hostile types are not kept"
+
+
+def test_raw_bodies_are_bytes_whatever_they_claim_to_be() -> None:
+    bound = codec(bytes)
+    assert bound.content_type == RAW
+    assert bound.decode(b"\xff", "application/json") == b"\xff"
+    assert bound.encode(bytearray(b"a")) == b"a"
+    with pytest.raises(SchemaError, match="str, not bytes"):
+        bound.encode("a")
+
+
+def test_a_json_topic_does_not_take_raw_bodies_for_its_schema() -> None:
+    with pytest.raises(DecodeError):
+        codec(Order).decode(b"{}", RAW)
+
+
+class Validated(BaseModel):
+    value: Any
+
+    @field_validator("value")
+    @classmethod
+    def check(cls, value: Any) -> Any:
+        return value["inside"]
+
+
+def test_a_validator_that_a_hostile_body_brings_down_is_the_messages_fault() -> None:
+    with pytest.raises(DecodeError, match="KeyError: 'inside'"):
+        codec(Validated).decode(b'{"value": {}}', JSON)
+
+
+class WithJson(BaseModel):
+    inner: Json[dict[str, int]]
+
+
+def test_json_inside_of_a_field_is_that_fields_fault() -> None:
+    with pytest.raises(SchemaError) as caught:
+        codec(WithJson).decode(b'{"inner": "{"}', JSON)
+    assert paths(caught.value) == ["inner"]
+
+
+def test_many_wrong_fields_are_told_in_part() -> None:
+    with pytest.raises(SchemaError) as caught:
+        codec(list[int]).decode(json.dumps(["x"] * 1000).encode(), JSON)
+    assert len(caught.value.fields) == 20
+
+
+class Reversed:
+    content_type = "application/reversed"
+
+    def bind(self, schema: object) -> "Reversed":
+        return self
+
+    def encode(self, payload: Any) -> bytes:
+        return bytes(reversed(payload))
+
+    def decode(self, body: bytes) -> Any:
+        if not body:
+            raise ZeroDivisionError
+        return bytes(reversed(body))
+
+
+def test_a_registered_codec_serves_its_content_type_and_its_failures_are_the_messages() -> None:
+    codecs = Codecs([Reversed()])
+    bound = codec(None, "application/reversed", codecs)
+    assert bound.encode(b"abc") == b"cba"
+    assert bound.decode(b"cba", None) == b"abc"
+    assert codec(None, None, codecs).decode(b"cba", "application/reversed") == b"abc"
+    with pytest.raises(DecodeError, match="ZeroDivisionError"):
+        bound.decode(b"", None)
+
+
+def test_a_topic_that_nobody_can_write_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match="application/avro"):
+        codec(Order, "application/avro")
+    with pytest.raises(ConfigurationError, match="Order"):
+        codec(Order, RAW)
+    with pytest.raises(ConfigurationError, match="Handle"):
+        JSONBinding(Handle)
+
+
+class Handle:
+    """Nothing that pydantic knows."""

@@ -1,0 +1,291 @@
+"""The envelope: what is sealed is unsealed, what is hostile is an error, what is forged is not believed."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqkit.envelope import (
+    PREFIXES,
+    bookkeeping,
+    buried,
+    check_headers,
+    fallback_id,
+    key_bytes,
+    key_text,
+    postponed,
+    replayed,
+    retried,
+    seal,
+    timestamp,
+    unseal,
+)
+from mqkit.errors import EncodeError, EnvelopeError
+from mqkit.message import Delivery, HeaderValue, WireMessage
+from mqkit.verdict import Failure
+
+NOW = 1_700_000_000.0
+FAILURE = Failure("ValueError", "no", "Traceback ...")
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
+names = st.text("abcdefgh-_XYZ", min_size=1, max_size=30).filter(
+    lambda name: not name.startswith(("mqkit-", "ce_", "ce-")) and name.lower() != "content-type"
+)
+user_headers = st.dictionaries(names, texts, max_size=5)
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts | st.binary(max_size=50) | st.decimals() | st.datetimes(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+hostile_names = st.sampled_from(
+    [prefix + attribute for prefix in PREFIXES for attribute in ("id", "ID", "time", "type", "source", "specversion")]
+    + ["mqkit-attempts", "mqkit-due", "mqkit-first-failed", "mqkit-group", "mqkit-", "content-type", ""]
+)
+
+
+def delivered(wire: WireMessage, **rest: Any) -> Delivery:
+    return Delivery(wire, 1, "orders", "billing", **rest)
+
+
+def sealed(**rest: Any) -> WireMessage:
+    given: dict[str, Any] = {"prefix": "ce_", "id": "1", "source": "shop", "type": "Order", "now": NOW, "content_type": "application/json"}
+    return seal(b"{}", **given | rest)
+
+
+@given(
+    prefix=st.sampled_from(PREFIXES), id=texts.filter(bool), source=texts, type=texts,
+    key=st.none() | texts, headers=user_headers, due=st.none() | st.floats(NOW, NOW + 1e6),
+)  # fmt: skip
+def test_what_is_sealed_is_unsealed(
+    prefix: str, id: str, source: str, type: str, key: str | None, headers: dict[str, str], due: float | None
+) -> None:
+    wire = sealed(prefix=prefix, id=id, source=source, type=type, key=key, headers=headers, due=due)
+    envelope = unseal(delivered(wire), new_id="unused", now=NOW)
+    assert (envelope.id, envelope.source or "", envelope.type or "") == (id, source, type)
+    assert envelope.headers == headers
+    assert envelope.time == datetime.fromtimestamp(NOW, UTC)
+    assert (envelope.due, envelope.attempts) == (due, 0)
+    assert key_text(wire.key) == key
+    assert wire.body == b"{}"
+    assert all(isinstance(value, str) for value in wire.headers.values())
+
+
+def test_the_body_is_the_codecs_bytes_and_the_headers_are_cloudevents() -> None:
+    assert sealed(headers={"trace": "7"}, key="k") == WireMessage(
+        b"{}",
+        {
+            "ce_specversion": "1.0", "ce_id": "1", "ce_source": "shop", "ce_type": "Order",
+            "ce_time": "2023-11-14T22:13:20Z", "trace": "7",
+        },
+        b"k", "application/json", "1",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"headers": {"mqkit-attempts": "9"}}, "mqkit-attempts"),
+        ({"headers": {"ce_id": "9"}}, "ce_id"),
+        ({"headers": {"cloudEvents:id": "9"}}, "cloudEvents:id"),
+        ({"headers": {"Content-Type": "text/plain"}}, "Content-Type"),
+        ({"headers": {"": "x"}}, "''"),
+        ({"headers": {"a": 5}}, "int"),
+        ({"headers": {5: "a"}}, "5"),
+        ({"headers": {"a": "\ud800"}}, "'a'"),
+        ({"headers": {"\ud800": "a"}}, "not valid text"),
+        ({"headers": {"é" * 128: "a"}}, "256 bytes"),
+        ({"id": ""}, "id"),
+        ({"id": "x" * 256}, "256 bytes"),
+        ({"id": "\ud800"}, "id"),
+        ({"key": "\ud800"}, "key"),
+    ],
+)
+def test_a_publisher_is_told_what_no_broker_could_carry(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(EncodeError, match=named):
+        sealed(**arguments)
+
+
+def test_a_long_schema_name_is_cut_rather_than_refused_by_every_consumer() -> None:
+    wire = sealed(type="Union[" + "A" * 5000)
+    assert unseal(delivered(wire), new_id="", now=NOW).id == "1"
+
+
+@pytest.mark.parametrize("key", [b"", b"abc", b"\xff\x00", "é".encode()])
+def test_any_key_survives_being_text(key: bytes) -> None:
+    assert key_bytes(key_text(key)) == key
+    assert key_bytes(None) is None
+
+
+@given(st.dictionaries(names | hostile_names, values, max_size=8), st.booleans(), st.none() | texts)
+def test_hostile_headers_are_an_envelope_error_or_harmless(headers: dict[str, Any], returned: bool, id: str | None) -> None:
+    delivery = delivered(WireMessage(b"x", headers, id=id), returned=returned, origin="orders@5", unique=True)
+    try:
+        envelope = unseal(delivery, new_id="new", now=NOW)
+    except EnvelopeError:
+        letter = buried(
+            delivery, "ce_", "new", reason="envelope", attempts=0, failure=FAILURE, now=NOW, handler="h", service="s"
+        )
+        assert {n: v for n, v in letter.headers.items() if n in headers} or not headers
+        return
+    assert envelope.id
+    assert 0 <= envelope.attempts <= 1e9
+    assert not [name for name in envelope.headers if name.startswith("mqkit-")]
+    assert returned or envelope.attempts == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"ce_specversion": "2.0"},
+        {"ce_id": ["a"]},
+        {"ce_id": True},
+        {"ce_id": b"\xff"},
+        {"ce_id": "x" * 2000},
+        {"ce_id": 10**5000},
+        {"ce_type": {"a": 1}},
+        {"ce_time": "yesterday"},
+        {"ce_time": 5},
+        {"ce_time": float("inf")},
+        {"ce_source": Decimal(1)},
+        {"mqkit-due": "soon"},
+        {"mqkit-due": "nan"},
+        {"mqkit-due": "-1"},
+        {"mqkit-due": "1e300"},
+    ],
+    ids=range(15),
+)
+def test_what_cannot_be_read_is_named(headers: dict[str, Any]) -> None:
+    with pytest.raises(EnvelopeError):
+        unseal(delivered(WireMessage(b"", headers)), new_id="new", now=NOW)
+
+
+@pytest.mark.parametrize("attempts", ["-1", "x", "nan", "1e10", ["1"], "9" * 5000], ids=lambda v: str(v)[:9])
+def test_bookkeeping_is_read_where_mqkit_wrote_it_and_nowhere_else(attempts: Any) -> None:
+    wire = WireMessage(b"", {"mqkit-attempts": attempts})
+    assert unseal(delivered(wire), new_id="new", now=NOW).attempts == 0
+    with pytest.raises(EnvelopeError):
+        unseal(delivered(wire, returned=True), new_id="new", now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wire_id", "delivery", "expected"),
+    [
+        ({"ce_id": "ce"}, "wire", {"origin": "o", "unique": True}, "ce"),
+        ({"ce_id": ""}, "wire", {}, "wire"),
+        ({"ce_id": None}, None, {"origin": "o", "unique": True}, "o"),
+        ({}, "wire", {"origin": "o", "unique": True}, "wire"),
+        ({}, "", {"origin": "o", "unique": True}, "o"),
+        ({}, None, {"origin": "o", "unique": False}, "new"),
+        ({"ce_id": 7}, None, {}, "7"),
+        ({"ce_id": b"7"}, None, {}, "7"),
+        ({"cloudEvents:ID": "7"}, None, {}, "7"),
+    ],
+)
+def test_where_the_id_comes_from_and_that_copies_keep_it(
+    headers: dict[str, Any], wire_id: str | None, delivery: dict[str, Any], expected: str
+) -> None:
+    got = delivered(WireMessage(b"", headers, id=wire_id), **delivery)
+    assert unseal(got, new_id="new", now=NOW).id == expected
+    for prefix in ("ce_", "cloudEvents:"):
+        copy = retried(got, prefix, expected, attempts=1, failure=FAILURE, now=NOW, delay=1)
+        # as another broker might hand it on: no id of its own, headers in another order
+        turned = WireMessage(b"", dict(sorted(copy.headers.items(), reverse=True)))
+        for wire in (copy, WireMessage(b"", copy.headers), turned):
+            assert unseal(delivered(wire, returned=True), new_id="other", now=NOW).id == expected
+
+
+def test_a_message_without_anything_gets_defaults() -> None:
+    envelope = unseal(delivered(WireMessage(b"")), new_id="new", now=NOW)
+    assert (envelope.id, envelope.type, envelope.source, envelope.time, envelope.content_type) == ("new", None, None, None, None)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_every_protocol_bindings_prefix_is_read(prefix: str) -> None:
+    wire = WireMessage(b"", {prefix + "type": "Order", prefix + "datacontenttype": "a/b", prefix + "traceparent": "t"})
+    envelope = unseal(delivered(wire), new_id="new", now=NOW)
+    assert (envelope.type, envelope.content_type) == ("Order", "a/b")
+    assert envelope.headers == {prefix + "traceparent": "t"}
+
+
+def copies(delivery: Delivery) -> dict[str, WireMessage]:
+    envelope = unseal(delivery, new_id="new", now=NOW)
+    return {
+        "postponed": postponed(delivery, "ce_", envelope),
+        "retried": retried(delivery, "ce_", envelope.id, attempts=envelope.attempts + 1, failure=FAILURE, now=NOW, delay=5),
+        "buried": buried(
+            delivery, "ce_", envelope.id, reason="exhausted", attempts=3, failure=FAILURE, now=NOW, handler="h", service="s"
+        ),
+        "replayed": replayed(delivery, "ce_", envelope.id),
+    }
+
+
+@given(
+    user=st.dictionaries(names, values, max_size=4), properties=st.dictionaries(names, texts, max_size=2),
+    body=st.binary(max_size=50), key=st.none() | st.binary(max_size=20), content_type=st.none() | texts,
+)  # fmt: skip
+def test_copies_keep_body_key_id_properties_and_all_that_belongs_to_the_user(
+    user: dict[str, HeaderValue], properties: dict[str, HeaderValue], body: bytes, key: bytes | None, content_type: str | None
+) -> None:
+    delivery = delivered(WireMessage(body, {**user, "ce_id": "7"}, key, content_type, "wire", properties), returned=True)
+    for copy in copies(delivery).values():
+        assert (copy.body, copy.key, copy.content_type, copy.id, copy.properties) == (body, key, content_type, "wire", properties)
+        kept = {name: value for name, value in copy.headers.items() if not name.startswith("mqkit-")}
+        assert repr(kept) == repr({**user, "ce_id": "7"})
+
+
+def test_forged_bookkeeping_does_not_survive_the_first_copy() -> None:
+    forged = {
+        "mqkit-attempts": "99", "mqkit-group": "other", "mqkit-topic": "other", "mqkit-first-failed": "x",
+        "mqkit-reason": "x", "mqkit-whatever": "x",
+    }  # fmt: skip
+    delivery = delivered(WireMessage(b"", {"ce_id": "1", **forged}))
+    made = copies(delivery)
+    assert made["retried"].headers["mqkit-attempts"] == "1"
+    assert made["retried"].headers["mqkit-first-failed"] == timestamp(NOW)
+    assert made["buried"].headers["mqkit-group"] == "billing"
+    assert made["buried"].headers["mqkit-topic"] == "orders"
+    for copy in made.values():
+        assert "x" not in copy.headers.values()
+        assert "99" not in copy.headers.values()
+
+
+def test_attempts_and_the_first_failure_go_on_from_copy_to_copy() -> None:
+    delivery = delivered(WireMessage(b"", {"ce_id": "1"}))
+    for attempt in (1, 2, 3):
+        wire = retried(delivery, "ce_", "1", attempts=attempt, failure=FAILURE, now=NOW + attempt, delay=2)
+        delivery = delivered(wire, returned=True)
+        envelope = unseal(delivery, new_id="new", now=NOW)
+        assert envelope.attempts == attempt
+        assert envelope.due == NOW + attempt + 2
+        assert wire.headers["mqkit-first-failed"] == timestamp(NOW + 1)
+        assert wire.headers["mqkit-last-failed"] == timestamp(NOW + attempt)
+        moved = postponed(delivery, "ce_", envelope)
+        again = unseal(delivered(moved, returned=True), new_id="new", now=NOW)
+        assert (again.attempts, again.due) == (attempt, envelope.due)
+
+
+def test_a_dead_letter_tells_all_that_is_known_and_a_replay_forgets_it() -> None:
+    delivery = delivered(WireMessage(b"", {"ce_id": "1", "mqkit-due": repr(NOW)}), returned=True, origin="orders[3]@1042")
+    letter = copies(delivery)["buried"]
+    told = bookkeeping(delivered(letter))
+    assert told == {
+        "reason": "exhausted", "attempts": "3", "error-type": "ValueError", "error": "no", "traceback": "Traceback ...",
+        "first-failed": timestamp(NOW), "last-failed": timestamp(NOW), "origin": "orders[3]@1042",
+        "topic": "orders", "group": "billing", "handler": "h", "service": "s",
+    }  # fmt: skip
+    assert replayed(delivered(letter), "ce_", "1").headers == {"ce_id": "1"}
+    assert json.dumps(told)
+
+
+def test_check_headers_takes_ordinary_ones() -> None:
+    check_headers({"trace-id": "1", "X-Anything": "é", "celery": "2", "empty": ""})
+
+
+def test_the_fallback_is_the_brokers_id_or_a_unique_origin() -> None:
+    assert fallback_id(delivered(WireMessage(b"", id="a"))) == "a"
+    assert fallback_id(delivered(WireMessage(b""), origin="o")) is None
+    assert fallback_id(delivered(WireMessage(b""), origin="o", unique=True)) == "o"

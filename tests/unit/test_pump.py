@@ -1,0 +1,589 @@
+"""The pump: the copy is confirmed before the original is settled, and no outage ends it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from mqkit.codec import Codecs
+from mqkit.errors import (
+    BackendError,
+    ConfigurationError,
+    ConnectionLost,
+    MessageTooLarge,
+    PublishError,
+    Unroutable,
+)
+from mqkit.events import Event
+from mqkit.handler import Handler, HandlerOptions, Outcome
+from mqkit.message import Message, Outgoing, WireMessage
+from mqkit.middleware import Around
+from mqkit.producer import Producer
+from mqkit.pump import Pump
+from mqkit.retry import Retry
+from mqkit.signals import Reject, RetryLater, Skip
+from mqkit.topic import Topic
+from mqkit.workers import TaskWorkers
+from tests.unit.scripted import GROUP, TOPIC, Script, Scripted, accept
+from tests.unit.virtual_time import START, VirtualPorts, run, until
+
+RESULTS: Topic[Any] = Topic("results", None)
+
+
+class Works:
+    """A pump at a scripted backend, and all it is made of."""
+
+    def __init__(self, function: Callable[..., Any], *, grace: float, publish: Topic[Any] | None, **options: Any) -> None:
+        self.backend = Scripted()
+        self.ports = VirtualPorts()
+        self.producer = Producer(self.backend, self.ports)
+        self.events: list[Event] = []
+        topic: Topic[Any] = Topic(TOPIC, None)
+        self.handler = Handler(
+            topic=topic, group=GROUP, function=function, options=HandlerOptions(**options),
+            codec=Codecs().bind(topic), around=Around(()), ports=self.ports, prepare=self.prepare, publish=publish,
+        )  # fmt: skip
+        self.pump = Pump(
+            backend=self.backend, handler=self.handler, producer=self.producer, ports=self.ports,
+            workers=lambda on_outcome, on_again: TaskWorkers(self.handler, on_outcome, on_again),
+            emit=self.events.append, service="shop 1", grace=grace, declare=self.declare,
+        )  # fmt: skip
+
+    @staticmethod
+    def prepare(topic: Topic[Any], payload: Any) -> Outgoing:
+        return Outgoing(WireMessage(str(payload).encode(), {"ce_id": f"result-{payload}"}), topic.name)
+
+    async def declare(self) -> None:
+        self.backend.declared += 1
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+    async def settled(self, *tokens: int) -> None:
+        await until(lambda: set(tokens) <= set(self.backend.of("done")))
+
+
+def pumping(
+    function: Callable[..., Any],
+    work: Callable[[Works], Awaitable[None]],
+    *,
+    grace: float = 10.0,
+    publish: Topic[Any] | None = None,
+    **options: Any,
+) -> Works:
+    """Run `work` while the pump runs; stop the pump afterwards. Nothing may be left with a handler or unsettled."""
+
+    async def main() -> Works:
+        works = Works(function, grace=grace, publish=publish, **options)
+        works.producer.start()
+        running = asyncio.create_task(works.pump.run())
+        try:
+            await work(works)
+        finally:
+            works.pump.stop()
+            await running
+            await works.producer.close()
+            works.ports.close()
+        return works
+
+    return run(main())
+
+
+def failing(error: Exception) -> Script:
+    async def script(batch: Sequence[Outgoing], timeout: float) -> None:
+        raise error
+
+    return script
+
+
+async def fine(payload: Any) -> None: ...
+
+
+async def broken(payload: Any) -> None:
+    raise ValueError("no")
+
+
+def test_what_is_handled_is_settled_after_the_handler_returned() -> None:
+    async def slow(payload: Any) -> None:
+        await asyncio.sleep(5)
+
+    async def work(works: Works) -> None:
+        token = works.backend.give(id="a")
+        await asyncio.sleep(4)
+        assert works.backend.of("done") == []
+        await works.settled(token)
+
+    works = pumping(slow, work)
+    assert works.kinds() == ["started", "done", "stopped"]
+    assert works.backend.sends == []
+
+
+@pytest.mark.parametrize(
+    ("error", "dead", "reason"),
+    [
+        (ValueError("no"), False, None),
+        (RetryLater(after=3), False, None),
+        (Reject("no"), True, "rejected"),
+        (KeyError("not retried"), True, "not-retryable"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_the_copy_is_confirmed_before_the_original_is_settled(error: Exception, dead: bool, reason: str | None) -> None:
+    async def handler(payload: Any) -> None:
+        raise error
+
+    async def work(works: Works) -> None:
+        gate = asyncio.Event()
+
+        async def hold(batch: Sequence[Outgoing], timeout: float) -> None:
+            await gate.wait()
+
+        works.backend.scripts.append(hold)
+        token = works.backend.give(id="a")
+        await until(lambda: works.backend.sends)
+        await asyncio.sleep(2)
+        assert works.backend.of("done") == []
+        gate.set()
+        await works.settled(token)
+
+    works = pumping(handler, work, retry=Retry(on=ValueError))
+    assert [kind for kind, _ in works.backend.log if kind in ("sent", "done")] == ["sent", "done"]
+    (copy,) = works.backend.of("sent")
+    assert (copy.topic, copy.group, copy.dead) == (TOPIC, GROUP, dead)
+    assert copy.message.headers["ce_id"] == "a"
+    assert copy.message.headers.get("mqkit-reason") == reason
+
+
+def test_skip_settles_without_a_copy_and_is_counted() -> None:
+    async def handler(payload: Any) -> None:
+        raise Skip("not mine")
+
+    async def work(works: Works) -> None:
+        await works.settled(works.backend.give())
+
+    works = pumping(handler, work)
+    assert works.backend.sends == []
+    assert "skipped" in works.kinds()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionLost("cut"), PublishError(rejected={0: Unroutable("gone")}), BackendError("x"), KeyError("a bug")],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("outcome", [ValueError("no"), Reject("no")], ids=["retry", "dead letter"])
+def test_a_copy_that_cannot_be_stored_leaves_the_original_and_is_tried_again(outcome: Exception, error: Exception) -> None:
+    calls = 0
+
+    async def handler(payload: Any) -> None:
+        nonlocal calls
+        calls += 1
+        raise outcome
+
+    async def work(works: Works) -> None:
+        works.backend.script = failing(error)
+        token = works.backend.give(id="a")
+        await asyncio.sleep(30)
+        assert len(works.backend.sends) > 3
+        assert works.backend.of("done") == []
+        assert works.backend.of("release") == []
+        works.backend.script = accept
+        await works.settled(token)
+
+    works = pumping(handler, work)
+    assert calls == 1
+    assert len(works.backend.of("sent")) == 1
+    assert {b[0].message.headers["ce_id"] for b in works.backend.sends} == {"a"}
+
+
+def test_one_copy_that_fails_holds_back_its_own_original_only() -> None:
+    async def work(works: Works) -> None:
+        works.backend.scripts.append(failing(PublishError(rejected={1: Unroutable("gone")})))
+        tokens = [works.backend.give(id=str(i)) for i in range(3)]
+        await works.settled(tokens[0], tokens[2])
+        assert tokens[1] not in works.backend.of("done")
+        await works.settled(tokens[1])
+
+    pumping(broken, work)
+
+
+def test_a_result_is_published_before_its_message_is_settled() -> None:
+    async def handler(payload: Any) -> str:
+        return "r"
+
+    async def work(works: Works) -> None:
+        works.backend.scripts.append(failing(ConnectionLost("cut")))
+        await works.settled(works.backend.give(id="a"))
+
+    works = pumping(handler, work, publish=RESULTS)
+    assert [kind for kind, _ in works.backend.log if kind in ("sent", "done")] == ["sent", "done"]
+    assert [o.topic for o in works.backend.of("sent")] == ["results"]
+
+
+def test_a_result_that_nobody_takes_makes_a_dead_letter_of_its_message() -> None:
+    async def handler(payload: Any) -> str:
+        return "r"
+
+    async def work(works: Works) -> None:
+        works.backend.scripts.append(failing(PublishError(rejected={0: Unroutable("nobody listens")})))
+        await works.settled(works.backend.give(id="a"))
+
+    works = pumping(handler, work, publish=RESULTS)
+    (copy,) = works.backend.of("sent")
+    assert copy.dead
+    assert copy.message.headers["mqkit-reason"] == "result"
+    assert "nobody listens" in copy.message.headers["mqkit-error"]
+
+
+def test_a_dead_letter_that_is_too_large_goes_without_its_traceback() -> None:
+    async def work(works: Works) -> None:
+        works.backend.scripts.append(failing(PublishError(rejected={0: MessageTooLarge(11, 10, "the broker")})))
+        await works.settled(works.backend.give(id="a"))
+
+    works = pumping(broken, work, retry=Retry(attempts=1))
+    assert works.backend.sends[0][0].message.headers["mqkit-traceback"]
+    assert works.backend.of("sent")[0].message.headers["mqkit-traceback"] == ""
+
+
+def test_retries_carry_their_attempts_and_their_time() -> None:
+    async def work(works: Works) -> None:
+        token = works.backend.give(id="a", returned=True, headers={"mqkit-attempts": "2"})
+        await works.settled(token)
+
+    works = pumping(broken, work, retry=Retry(attempts=5, wait_initial=3))
+    (copy,) = works.backend.of("sent")
+    assert copy.delay == 12
+    assert copy.message.headers["mqkit-attempts"] == "3"
+    assert float(copy.message.headers["mqkit-due"]) == pytest.approx(START + 12, abs=0.5)
+
+
+def test_what_is_not_due_is_sent_on_its_way_unseen_by_the_handler() -> None:
+    async def handler(payload: Any) -> None:
+        raise AssertionError("its time has not come")
+
+    async def work(works: Works) -> None:
+        token = works.backend.give(id="a", returned=True, headers={"mqkit-due": repr(START + 100), "mqkit-attempts": "1"})
+        await works.settled(token)
+
+    works = pumping(handler, work)
+    (copy,) = works.backend.of("sent")
+    assert copy.delay == pytest.approx(100, abs=1)
+    assert copy.message.headers["mqkit-attempts"] == "1"
+    assert copy.message.headers["mqkit-due"] == repr(START + 100)
+    assert "postponed" in works.kinds()
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "reason"),
+    [
+        (b"{", {}, "undecodable"),
+        (b"\xff", {}, "undecodable"),
+        (b"{}", {"ce_id": 5.0, "ce_time": "yesterday"}, "envelope"),
+        (b"{}", {"ce_specversion": "9.9"}, "envelope"),
+        (b"[" * 100_000, {}, "undecodable"),
+    ],
+)
+def test_what_cannot_be_read_is_a_dead_letter_before_any_handler(body: bytes, headers: dict[str, Any], reason: str) -> None:
+    async def handler(payload: Any) -> None:
+        raise AssertionError("nothing to see")
+
+    async def work(works: Works) -> None:
+        await works.settled(works.backend.give(body, headers=headers))
+
+    works = pumping(handler, work)
+    (copy,) = works.backend.of("sent")
+    assert copy.message.headers["mqkit-reason"] == reason
+    assert copy.message.body == body
+    assert {name: copy.message.headers[name] for name in headers} == headers
+
+
+def test_a_lost_lease_is_told_and_dropped() -> None:
+    async def work(works: Works) -> None:
+        first, second = works.backend.give(id="a"), works.backend.give(id="b")
+        works.backend.lost_leases.add(first)
+        await works.settled(second)
+
+    works = pumping(fine, work)
+    assert "lease-lost" in works.kinds()
+    assert len(works.backend.receivers) == 1
+
+
+def test_a_connection_lost_amid_work_is_opened_again_and_the_work_done_again() -> None:
+    calls = []
+
+    async def handler(payload: Any, message: Message[Any]) -> None:
+        calls.append(message.id)
+        await asyncio.sleep(1)
+
+    async def work(works: Works) -> None:
+        tokens = [works.backend.give(id=name) for name in "ab"]
+        await asyncio.sleep(0.5)
+        works.backend.lose()
+        await works.settled(*tokens)
+
+    works = pumping(handler, work)
+    assert sorted(calls) == ["a", "a", "b", "b"]
+    assert works.backend.of("done") == [1, 2]
+    assert works.backend.of("closed") == [1, 2]
+    assert works.kinds()[:3] == ["started", "disconnected", "connected"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), Reject("no")], ids=["retry", "dead letter"])
+def test_outcomes_of_a_lost_session_make_no_copies(error: Exception) -> None:
+    calls = 0
+
+    async def handler(payload: Any) -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(2)
+        if calls == 1:
+            raise error
+
+    async def work(works: Works) -> None:
+        token = works.backend.give(id="a")
+        await asyncio.sleep(1)
+        works.backend.lose()
+        await until(lambda: len(works.backend.receivers) == 2)
+        await works.settled(token)
+
+    works = pumping(handler, work)
+    assert calls == 2
+    assert works.backend.sends == []
+
+
+def test_what_was_not_stored_when_the_session_went_is_forgotten_with_it() -> None:
+    calls = 0
+
+    async def handler(payload: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ValueError
+
+    async def work(works: Works) -> None:
+        works.backend.script = failing(ConnectionLost("cut"))
+        token = works.backend.give(id="a")
+        await asyncio.sleep(6)
+        works.backend.lose()
+        await works.settled(token)
+
+    works = pumping(handler, work)
+    assert calls == 2
+    assert works.backend.of("sent") == []
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionLost("cut"), KeyError("a bug in the adapter"), ConfigurationError("no queue")], ids=repr
+)
+def test_no_error_of_a_session_ends_the_pump(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    async def work(works: Works) -> None:
+        await until(lambda: works.pump.connected)
+        works.backend.refuse_open.extend([error] * 10)
+        works.backend.lose(error)
+        await works.settled(works.backend.give(id="a"))
+        assert not works.backend.refuse_open
+
+    works = pumping(fine, work)
+    assert works.kinds() == ["started", "disconnected", "connected", "done", "stopped"]
+    assert len([r for r in caplog.records if "disconnected" in r.message]) == 1
+    assert works.backend.declared == (11 if isinstance(error, ConfigurationError) else 0)
+
+
+def test_recovery_starts_at_once_and_then_backs_off() -> None:
+    opened: list[float] = []
+
+    async def work(works: Works) -> None:
+        sound = works.backend.open_receiver
+        clock = asyncio.get_running_loop().time
+
+        async def open_receiver(*args: Any) -> Any:
+            opened.append(clock())
+            return await sound(*args)
+
+        await until(lambda: works.pump.connected)
+        works.backend.open_receiver = open_receiver  # type: ignore[method-assign] # only watched
+        works.backend.refuse_open.extend([ConnectionLost("cut")] * 8)
+        works.backend.lose()
+        cut = clock()
+        await until(lambda: len(opened) == 9)
+        assert opened[0] - cut < 0.02
+
+    pumping(fine, work)
+    waits = [after - before for before, after in zip(opened, opened[1:], strict=False)]
+    assert all(later >= earlier for earlier, later in zip(waits, waits[1:], strict=False))
+    assert waits[-1] > 1
+    assert max(waits) <= 5
+
+
+def test_sessions_that_end_as_soon_as_they_are_open_are_not_opened_in_a_tight_loop() -> None:
+    async def work(works: Works) -> None:
+        await until(lambda: works.pump.connected)
+        sound = works.backend.open_receiver
+
+        async def open_receiver(*args: Any) -> Any:
+            receiver = await sound(*args)
+            receiver.fail(ConnectionLost("the consumer was cancelled"))
+            return receiver
+
+        works.backend.open_receiver = open_receiver  # type: ignore[method-assign] # a broker that changes its mind
+        works.backend.lose()
+        await asyncio.sleep(60)
+        assert len(works.backend.receivers) < 40
+
+    pumping(fine, work)
+
+
+def test_stop_lets_running_handlers_end_and_gives_back_the_rest() -> None:
+    async def handler(payload: Any) -> None:
+        await asyncio.sleep(5)
+
+    async def work(works: Works) -> None:
+        for name in "abcd":
+            works.backend.give(id=name)
+        await asyncio.sleep(1)
+        works.pump.stop()
+        await asyncio.sleep(1)
+        works.backend.give(id="late")
+
+    works = pumping(handler, work, concurrency=2)
+    assert sorted(works.backend.of("done")) == [1, 2]
+    assert sorted(works.backend.of("release")) == [3, 4]
+    assert list(works.backend.pending) == [3, 4, 5]
+    assert works.backend.of("closed") == [1]
+    assert works.kinds()[-1] == "stopped"
+
+
+def test_a_failure_within_the_grace_is_stored_before_the_end() -> None:
+    async def handler(payload: Any) -> None:
+        await asyncio.sleep(2)
+        raise ValueError
+
+    async def work(works: Works) -> None:
+        works.backend.give(id="a")
+        await asyncio.sleep(1)
+
+    works = pumping(handler, work)
+    assert works.backend.of("done") == [1]
+    assert len(works.backend.of("sent")) == 1
+
+
+def test_what_outlasts_the_grace_is_cancelled_and_given_back_unblamed() -> None:
+    ended = []
+
+    async def handler(payload: Any) -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            ended.append(asyncio.get_running_loop().time())
+
+    async def work(works: Works) -> None:
+        works.backend.give(id="a")
+        works.backend.give(id="b")
+        await asyncio.sleep(1)
+
+    works = pumping(handler, work, grace=3)
+    assert sorted(works.backend.of("release")) == [1, 2]
+    assert works.backend.sends == []
+    assert ended == pytest.approx([4, 4], abs=0.2)
+
+
+def test_what_cannot_be_stored_within_the_grace_is_given_back() -> None:
+    async def work(works: Works) -> None:
+        works.backend.script = failing(ConnectionLost("cut"))
+        works.backend.give(id="a")
+        await asyncio.sleep(1)
+
+    works = pumping(broken, work, grace=8)
+    assert works.backend.of("release") == [1]
+    assert works.backend.of("done") == []
+
+
+def test_stop_ends_a_pump_that_waits_for_its_broker() -> None:
+    async def work(works: Works) -> None:
+        await until(lambda: works.pump.connected)
+        works.backend.refuse_open.extend([ConnectionLost("cut")] * 1000)
+        works.backend.lose()
+        await asyncio.sleep(20)
+        works.pump.stop()
+        await until(lambda: "stopped" in works.kinds(), within=0.5)
+
+    pumping(fine, work)
+
+
+def test_a_slow_handler_bounds_what_is_taken() -> None:
+    async def handler(payload: Any) -> None:
+        await asyncio.sleep(1000)
+
+    async def work(works: Works) -> None:
+        for i in range(50):
+            works.backend.give(id=str(i))
+        await asyncio.sleep(10)
+        (receiver,) = works.backend.receivers
+        assert receiver.subscription.prefetch == 7
+        assert len(receiver._out) == 7
+        assert works.pump.running == 2
+        polls = len(receiver.limits)
+        await asyncio.sleep(10)
+        assert set(receiver.limits[polls:]) == {0}
+        assert len(receiver.limits) - polls >= 10, "the session is kept alive at least every second"
+
+    pumping(handler, work, concurrency=2, prefetch=5, grace=1)
+
+
+def test_a_bug_in_mqkit_neither_loses_nor_blames_a_message() -> None:
+    async def work(works: Works) -> None:
+        calls = 0
+        sound = Handler.process
+
+        async def process(*args: Any) -> Outcome:
+            nonlocal calls
+            calls += 1
+            if calls <= 3:
+                raise RuntimeError("a bug")
+            return await sound(works.handler, *args)
+
+        class Broken:
+            def __getattr__(self, name: str) -> Any:
+                return process if name == "process" else getattr(works.handler, name)
+
+        workers: Any = works.pump._workers
+        workers._handler = Broken()
+        token = works.backend.give(id="a")
+        await works.settled(token)
+        assert calls == 4
+
+    works = pumping(fine, work, retry=Retry(attempts=1))
+    assert works.backend.sends == []
+    done = next(event for event in works.events if event.kind == "done")
+    assert done.attempt == 1
+
+
+def test_a_broker_that_fails_inside_a_handler_is_not_blamed_on_the_message() -> None:
+    calls = 0
+
+    async def handler(payload: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls < 10:
+            raise ConnectionLost("while the handler published")
+
+    async def work(works: Works) -> None:
+        await works.settled(works.backend.give(id="a"))
+
+    works = pumping(handler, work, retry=Retry(attempts=1))
+    assert works.backend.sends == []
+    assert next(e for e in works.events if e.kind == "done").attempt == 1
+
+
+def test_each_verdict_is_one_event_and_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(works: Works) -> None:
+        await works.settled(works.backend.give(id="the id"))
+
+    with caplog.at_level("INFO", "mqkit"):
+        works = pumping(broken, work, retry=Retry(attempts=1))
+    (event,) = [e for e in works.events if e.kind == "dead-letter"]
+    assert (event.topic, event.group, event.id, event.attempt) == (TOPIC, GROUP, "the id", 1)
+    (line,) = [r.message for r in caplog.records if r.message.startswith("dead-letter")]
+    assert "topic=orders group=billing id=the id attempt=1" in line
+    assert "ValueError: no" in line

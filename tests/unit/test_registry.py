@@ -1,0 +1,109 @@
+"""Which backend answers to a URL."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqkit.backend import BackendSpec, Capabilities
+from mqkit.errors import ConfigurationError
+from mqkit.registry import Backends, masked, scheme_of
+
+
+class Both:
+    capabilities = Capabilities()
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+
+def spec(name: str = "x", **changes: Any) -> BackendSpec:
+    here = f"{__name__}:Both"
+    given: dict[str, Any] = {"summary": "", "schemes": (name,), "example_url": f"{name}://", "capabilities": Capabilities(), "blocking": here}
+    return BackendSpec(name=name, **given | changes)
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+
+
+@pytest.mark.parametrize(("url", "scheme"), [("memory://", "memory"), ("AMQP://h", "amqp"), ("sqlite:///a:b", "sqlite")])
+def test_the_scheme_of_a_url(url: str, scheme: str) -> None:
+    assert scheme_of(url) == scheme
+
+
+@pytest.mark.parametrize("url", ["", "localhost", "://x", "/path"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="scheme"):
+        scheme_of(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("amqp://user:secret@host:5672/v", "amqp://user:***@host:5672/v"),
+        ("amqp://user@host", "amqp://user@host"),
+        ("kafka://u:secret@a:1,b:2", "kafka://u:***@a:1,b:2"),
+        ("amqp://u:se%40cret@h", "amqp://u:***@h"),
+        ("sqlite:///mqkit.db", "sqlite:///mqkit.db"),
+        ("memory://", "memory://"),
+        ("kafka://h?ssl=yes", "kafka://h?ssl=yes"),
+    ],
+)
+def test_passwords_are_masked(url: str, shown: str) -> None:
+    assert masked(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url", ["kafka://h?sasl.password=secret", "kafka://h?x=1&ssl_key_password=secret", "amqp://u:secret@[::1", "amqp://h?u=a:secret@b"]
+)
+def test_a_password_is_masked_wherever_it_stands(url: str) -> None:
+    assert "secret" not in masked(url)
+
+
+def test_a_backend_comes_in_the_colour_preferred_if_it_has_that() -> None:
+    here = f"{__name__}:Both"
+    backends = Backends([spec("one"), spec("two", asynchronous=here), spec("three", asynchronous=here, blocking=None)])
+    assert backends.open("one://h", "asynchronous")[0] == "blocking"
+    assert backends.open("two://h", "asynchronous")[0] == "asynchronous"
+    assert backends.open("two://h", "blocking")[0] == "blocking"
+    colour, backend = backends.open("three://h?x=1", "blocking")
+    assert colour == "asynchronous"
+    assert isinstance(backend, Both)
+    assert backend.url == "three://h?x=1"
+
+
+def test_a_scheme_that_nobody_answers_to_lists_those_that_are_there() -> None:
+    with pytest.raises(ConfigurationError, match=r"no backend answers to 'nats' URLs; there is one://, two://"):
+        Backends([spec("two"), spec("one")]).spec("nats://h")
+
+
+def test_a_scheme_is_claimed_once() -> None:
+    with pytest.raises(ConfigurationError, match="'x' is claimed by two backends: 'x' and 'y'"):
+        Backends([spec("x"), spec("y", schemes=("x",))])
+
+
+def test_a_backend_without_a_colour_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="neither"):
+        Backends([spec(blocking=None)])
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "said"),
+    [
+        ("import no_such_driver", {"extra": "mqkit[x]"}, r"needs its driver, no_such_driver: pip install 'mqkit\[x\]'"),
+        ("import no_such_driver", {}, "cannot be imported"),
+        ("raise RuntimeError('broken')", {}, "RuntimeError: broken"),
+        ("", {}, "there is no broken_backend:Backend"),
+    ],
+)
+def test_a_backend_that_cannot_be_imported_is_named(
+    source: str, changes: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_backend.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_backend", raising=False)
+    with pytest.raises(ConfigurationError, match=said):
+        Backends([spec(blocking="broken_backend:Backend", **changes)]).open("x://", "blocking")

@@ -1,0 +1,418 @@
+"""Lanes against a model of what they promise; workers on an event loop."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mqkit.codec import Codecs
+from mqkit.handler import Handler, HandlerOptions, Outcome
+from mqkit.message import Delivery, Message, Outgoing, WireMessage
+from mqkit.middleware import Around
+from mqkit.retry import Retry
+from mqkit.signals import RetryLater
+from mqkit.topic import Topic
+from mqkit.verdict import Again, DeadLetter, Done, Release
+from mqkit.workers import Item, Lanes, TaskWorkers
+from tests.unit.virtual_time import VirtualPorts, run, until
+
+
+def delivery(name: str, key: str | None = None, **headers: str) -> Delivery:
+    wire = WireMessage(b"{}", {"ce_id": name, **headers}, key=key.encode() if key is not None else None)
+    return Delivery(wire, name, "orders", "billing")
+
+
+class LanesAgainstAModel(RuleBasedStateMachine):
+    """The model: for each key the items that are not over, in the order they came; and how each of them stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes = Lanes()
+        self.alive: dict[bytes | None, list[Item]] = defaultdict(list)
+        self.started: list[Item] = []
+        self.held: list[Item] = []
+        self.resumed: list[Item] = []
+        self.count = 0
+
+    def waiting(self) -> list[Item]:
+        """Those that have not started, or are to start again."""
+        return [item for items in self.alive.values() for item in items if item not in self.started + self.held]
+
+    @rule(key=st.sampled_from([None, b"", b"a", b"b"]))
+    def add(self, key: bytes | None) -> None:
+        item = Item(delivery(str(self.count)), 1, key)
+        self.count += 1
+        self.lanes.add(item)
+        self.alive[key].append(item)
+
+    @precondition(lambda self: self.lanes.startable)
+    @rule()
+    def start(self) -> None:
+        item = self.lanes.start()
+        assert item in self.waiting(), "started twice, or after it was over"
+        if item.key is not None:
+            assert self.alive[item.key][0] is item, "started out of turn"
+            assert item not in self.held
+            assert not [other for other in self.started if other.key == item.key], "two of one key at once"
+        if item in self.resumed:
+            self.resumed.remove(item)
+        self.started.append(item)
+
+    @precondition(lambda self: self.started)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        item = data.draw(st.sampled_from(self.started))
+        self.started.remove(item)
+        self.alive[item.key].remove(item)
+        self.lanes.finish(item)
+
+    @precondition(lambda self: self.started)
+    @rule(data=st.data())
+    def hold(self, data: st.DataObject) -> None:
+        """It failed and waits in place: nothing is said to the lanes, so its key stays blocked."""
+        item = data.draw(st.sampled_from(self.started))
+        self.started.remove(item)
+        self.held.append(item)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        item = data.draw(st.sampled_from(self.held))
+        self.held.remove(item)
+        self.resumed.append(item)
+        self.lanes.resume(item)
+
+    @rule()
+    def clear(self) -> None:
+        expected = self.waiting()
+        left = self.lanes.clear()
+        assert sorted(map(id, left)) == sorted(map(id, expected)), "lost or invented"
+        for key in (b"", b"a", b"b"):
+            assert [i for i in left if i.key == key] == [i for i in self.alive[key] if i in expected], "order"
+        for item in left:
+            self.alive[item.key].remove(item)
+        self.resumed.clear()
+
+    @invariant()
+    def counts_what_waits(self) -> None:
+        assert len(self.lanes) == len(self.waiting())
+
+    @invariant()
+    def offers_the_first_of_every_free_key(self) -> None:
+        free = len([item for item in self.alive[None] if item not in self.started + self.held])
+        for key in (b"", b"a", b"b"):
+            first = self.alive[key][:1]
+            free += bool(first and first[0] not in self.started + self.held)
+        assert self.lanes.startable == free
+
+    @invariant()
+    def forgets_keys_without_items(self) -> None:
+        assert set(self.lanes._lanes) == {key for key, items in self.alive.items() if key is not None and items}
+
+
+LanesAgainstAModel.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestLanes = LanesAgainstAModel.TestCase
+
+
+class Floor:
+    """A handler, workers for it, and what they tell."""
+
+    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+        ports = VirtualPorts()
+        topic: Topic[Any] = Topic("orders", None)
+
+        def prepare(topic: Topic[Any], payload: Any) -> Outgoing:
+            raise NotImplementedError
+
+        self.handler = Handler(
+            topic=topic, group="billing", function=function, options=HandlerOptions(**options),
+            codec=Codecs().bind(topic), around=Around(()), ports=ports, prepare=prepare,
+        )  # fmt: skip
+        self.told = 0
+        self.repeated: list[Outcome] = []
+        self.workers = TaskWorkers(self.handler, self.tell, self.repeated.append)
+
+    def tell(self) -> None:
+        self.told += 1
+
+    async def outcomes(self, count: int) -> list[Outcome]:
+        found: list[Outcome] = []
+
+        def enough() -> bool:
+            found.extend(self.workers.collect())
+            return len(found) >= count
+
+        await until(enough, within=1000)
+        return found
+
+
+def on_floor(function: Callable[..., Any], work: Callable[[Floor], Awaitable[None]], **options: Any) -> None:
+    async def main() -> None:
+        floor = Floor(function, **options)
+        await work(floor)
+        floor.workers.stop()
+        floor.workers.cancel()
+
+    run(main())
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_at_most_concurrency_handlers_run_at_once_and_all_of_them_are_used(concurrency: int) -> None:
+    now = most = 0
+
+    async def handler(payload: Any) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(1)
+        now -= 1
+
+    async def work(floor: Floor) -> None:
+        for i in range(5):
+            floor.workers.submit([delivery(str(2 * i)), delivery(str(2 * i + 1))], 1)
+        assert floor.workers.outstanding == 10
+        await asyncio.sleep(0.5)
+        assert floor.workers.running == concurrency
+        outcomes = await floor.outcomes(10)
+        assert all(outcome.verdict == Done() for outcome in outcomes)
+        assert floor.workers.outstanding == floor.workers.running == 0
+
+    on_floor(handler, work, concurrency=concurrency)
+    assert most == concurrency
+
+
+def test_the_pump_is_told_once_for_what_it_has_not_collected() -> None:
+    async def handler(payload: Any) -> None: ...
+
+    async def work(floor: Floor) -> None:
+        floor.workers.submit([delivery(str(i)) for i in range(10)], 1)
+        await asyncio.sleep(1)
+        assert floor.told == 1
+        assert len(floor.workers.collect()) == 10
+        floor.workers.submit([delivery("more")], 1)
+        await asyncio.sleep(1)
+        assert floor.told == 2
+
+    on_floor(handler, work)
+
+
+def test_one_key_goes_in_order_and_never_overlaps_retries_included_while_others_flow() -> None:
+    log: list[str] = []
+
+    async def handler(payload: Any, message: Message[Any]) -> None:
+        log.append(f"+{message.id}")
+        await asyncio.sleep(0.1)
+        log.append(f"-{message.id}")
+        if message.id == "a1" and message.attempt < 3:
+            raise ValueError(message.attempt)
+
+    async def work(floor: Floor) -> None:
+        floor.workers.submit([delivery(name, name[0]) for name in ("a1", "a2", "b1", "b2", "a3")], 1)
+        outcomes = await floor.outcomes(5)
+        assert {outcome.id: outcome.attempt for outcome in outcomes} == {"a1": 3, "a2": 1, "a3": 1, "b1": 1, "b2": 1}
+
+    on_floor(handler, work, ordering="key", retry=Retry(wait_initial=10))
+    for key, expected in {"a": "+a1 -a1 +a1 -a1 +a1 -a1 +a2 -a2 +a3 -a3", "b": "+b1 -b1 +b2 -b2"}.items():
+        assert " ".join(step for step in log if step[1] == key) == expected
+    assert log.index("-b2") < log.index("+a2")
+
+
+def test_without_ordering_keys_mean_nothing() -> None:
+    together = 0
+
+    async def handler(payload: Any) -> None:
+        nonlocal together
+        together += 1
+        await asyncio.sleep(1)
+
+    async def work(floor: Floor) -> None:
+        floor.workers.submit([delivery(str(i), "k") for i in range(3)], 1)
+        await asyncio.sleep(0.5)
+        assert together == 3
+        await floor.outcomes(3)
+
+    on_floor(handler, work, ordering="none")
+
+
+def test_inline_retries_happen_at_once_and_later_ones_go_through_the_broker() -> None:
+    attempts: list[tuple[int, float]] = []
+
+    async def handler(payload: Any, message: Message[Any]) -> None:
+        attempts.append((message.attempt, asyncio.get_running_loop().time()))
+        raise ValueError
+
+    async def work(floor: Floor) -> None:
+        floor.workers.submit([delivery("a")], 1)
+        (outcome,) = await floor.outcomes(1)
+        assert isinstance(outcome.verdict, Again)
+        assert outcome.verdict.delay == 7
+        assert outcome.attempt == 3
+        assert len(floor.repeated) == 2
+
+    on_floor(handler, work, retry=Retry(inline=2, wait_initial=7))
+    assert [attempt for attempt, _ in attempts] == [1, 2, 3]
+    assert attempts[-1][1] == 0
+
+
+def test_a_message_without_an_id_keeps_the_one_it_is_given_over_its_attempts_in_place() -> None:
+    ids = []
+
+    async def handler(payload: Any, message: Message[Any]) -> None:
+        ids.append(message.id)
+        raise ValueError
+
+    async def work(floor: Floor) -> None:
+        floor.workers.submit([Delivery(WireMessage(b"{}"), 1, "orders", "billing")], 1)
+        (outcome,) = await floor.outcomes(1)
+        ids.append(outcome.id)
+
+    on_floor(handler, work, retry=Retry(attempts=3, inline=2))
+    assert len(ids) == 4
+    assert len(set(ids)) == 1
+
+
+def test_retries_in_place_are_exhausted_like_any_other() -> None:
+    async def handler(payload: Any) -> None:
+        raise ValueError
+
+    async def work(floor: Floor) -> None:
+        floor.workers.submit([delivery("a", "k")], 1)
+        (outcome,) = await floor.outcomes(1)
+        assert isinstance(outcome.verdict, DeadLetter)
+        assert outcome.attempt == 3
+
+    on_floor(handler, work, retry=Retry(attempts=3), ordering="key")
+
+
+def test_a_bug_in_mqkit_itself_is_tried_again_and_spends_no_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(payload: Any) -> None: ...
+
+    async def work(floor: Floor) -> None:
+        sound = floor.handler.process
+        broken = 10
+
+        async def process(*args: Any) -> Outcome:
+            nonlocal broken
+            broken -= 1
+            if broken >= 0:
+                raise RuntimeError("a bug")
+            return await sound(*args)
+
+        class Broken:
+            options, name, released = floor.handler.options, "broken", floor.handler.released
+
+        stub: Any = Broken()
+        stub.process = process
+        workers = TaskWorkers(stub, lambda: None, lambda _: None)
+        workers.submit([delivery("a")], 1)
+        floor.workers = workers
+        (outcome,) = await floor.outcomes(1)
+        assert outcome.verdict == Done()
+        assert outcome.attempt == 1
+
+    on_floor(handler, work, retry=Retry(attempts=1))
+    assert "a bug" in caplog.text
+
+
+def test_stop_gives_back_what_has_not_started_and_lets_the_rest_end() -> None:
+    async def handler(payload: Any) -> None:
+        await asyncio.sleep(1)
+
+    async def work(floor: Floor) -> None:
+        floor.workers.submit([delivery(name, name[0]) for name in ("a1", "a2", "b1", "c1", "c2")], 1)
+        await asyncio.sleep(0.5)
+        floor.workers.stop()
+        outcomes = {outcome.id: outcome for outcome in await floor.outcomes(5)}
+        done = {name for name, outcome in outcomes.items() if outcome.verdict == Done()}
+        assert done == {"a1", "b1"}
+        assert floor.workers.outstanding == 0
+
+    on_floor(handler, work, ordering="key", concurrency=2)
+
+
+def test_stop_gives_back_what_waits_in_place_in_the_order_of_its_key() -> None:
+    async def handler(payload: Any) -> None:
+        raise RetryLater(after=1000)
+
+    async def work(floor: Floor) -> None:
+        floor.workers.submit([delivery(f"a{i}", "a") for i in range(4)], 1)
+        await asyncio.sleep(1)
+        assert floor.workers.running == 0
+        assert floor.workers.outstanding == 4
+        floor.workers.stop()
+        outcomes = floor.workers.collect()
+        assert [outcome.delivery.token for outcome in outcomes] == ["a0", "a1", "a2", "a3"]
+        assert all(outcome.verdict == Release() for outcome in outcomes)
+        assert floor.workers.outstanding == 0
+
+    on_floor(handler, work, ordering="key")
+
+
+def test_a_failure_after_stop_is_given_back_rather_than_waited_for() -> None:
+    async def handler(payload: Any) -> None:
+        await asyncio.sleep(1)
+        raise ValueError
+
+    async def work(floor: Floor) -> None:
+        floor.workers.submit([delivery("a", "k")], 1)
+        await asyncio.sleep(0.5)
+        floor.workers.stop()
+        (outcome,) = await floor.outcomes(1)
+        assert outcome.verdict == Release()
+
+    on_floor(handler, work, ordering="key")
+
+
+def test_cancel_makes_a_release_of_what_runs() -> None:
+    async def handler(payload: Any) -> None:
+        await asyncio.sleep(1000)
+
+    async def work(floor: Floor) -> None:
+        floor.workers.submit([delivery(str(i)) for i in range(3)], 1)
+        await asyncio.sleep(0.5)
+        floor.workers.stop()
+        floor.workers.cancel()
+        outcomes = await floor.outcomes(3)
+        assert [outcome.verdict for outcome in outcomes] == [Release()] * 3
+        assert asyncio.get_running_loop().time() < 1
+
+    on_floor(handler, work)
+
+
+def test_drop_forgets_what_waits_and_repeats_nothing_of_a_session_that_is_gone() -> None:
+    calls = []
+
+    async def handler(payload: Any, message: Message[Any]) -> None:
+        calls.append(message.id)
+        await asyncio.sleep(1)
+        raise ValueError
+
+    async def work(floor: Floor) -> None:
+        floor.workers.submit([delivery("a1", "a"), delivery("a2", "a")], 1)
+        await asyncio.sleep(0.5)
+        floor.workers.drop()
+        floor.workers.submit([delivery("again", "a")], 2)
+        assert calls == ["a1"]
+        outcomes = await floor.outcomes(1)
+        assert (outcomes[0].id, outcomes[0].epoch) == ("a1", 1)
+        await asyncio.sleep(0.5)
+        assert calls == ["a1", "again"], "the key waits for the old handler, and not for its retries"
+        floor.workers.drop()
+
+    on_floor(handler, work, ordering="key", retry=Retry(wait_initial=60))
+
+
+def test_outcomes_tell_the_session_they_belong_to() -> None:
+    async def handler(payload: Any) -> None: ...
+
+    async def work(floor: Floor) -> None:
+        floor.workers.submit([delivery("a")], 1)
+        floor.workers.submit([delivery("b")], 2)
+        assert {o.id: o.epoch for o in await floor.outcomes(2)} == {"a": 1, "b": 2}
+
+    on_floor(handler, work)
