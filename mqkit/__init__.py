@@ -11,8 +11,8 @@ hookspecs registry plugins  what a plugin may add, and how it is found
 bridge                      the only file that knows about sync and async
 middleware handler workers  around, in, and between the user's functions
 pump producer dead          the loops that receive and send, and the dead letters
-registration settings app    what a user touches
-backends testing            RabbitMQ, Kafka, SQLite, memory; the contract, executed
+registration settings app   what a user touches
+backends testing cli        RabbitMQ, Kafka, SQLite, memory; the contract, executed; the command line
 """
 
 from mqkit.app import AsyncApp

@@ -1,7 +1,7 @@
 """AsyncApp: what a user holds in hand. It puts the rooms together and decides nothing about messages."""
 
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -29,7 +29,7 @@ from mqkit.middleware import Around, Middleware
 from mqkit.plugins import Plugins
 from mqkit.producer import Producer, new_id, published
 from mqkit.pump import Pump
-from mqkit.registration import Registration, Registrations, Subscribing
+from mqkit.registration import Registration, Registrations, Republishing, Subscribing
 from mqkit.registry import masked
 from mqkit.retry import Retry
 from mqkit.topic import Topic, schema_name
@@ -115,7 +115,7 @@ class AsyncApp:
         grace: Duration | None = None,
         publish: Topic[R],
         middleware: Sequence[Middleware] = (),
-    ) -> Subscribing[T, R | None]: ...
+    ) -> Republishing[T, R]: ...
     @overload
     def subscribe(
         self,
@@ -130,7 +130,7 @@ class AsyncApp:
         grace: Duration | None = None,
         publish: None = None,
         middleware: Sequence[Middleware] = (),
-    ) -> Subscribing[T, object]: ...
+    ) -> Subscribing[T]: ...
     def subscribe(
         self,
         topic: Topic[Any],
@@ -144,7 +144,7 @@ class AsyncApp:
         grace: Duration | None = None,
         publish: Topic[Any] | None = None,
         middleware: Sequence[Middleware] = (),
-    ) -> Subscribing[Any, Any]:
+    ) -> Callable[..., Any]:
         """Let the decorated function handle each message of `topic` once for `group`.
 
         The function is called as `function(payload)` or `function(payload, message)`. A plain function runs in a

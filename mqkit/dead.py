@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
 from mqkit.bridge import Ports
-from mqkit.envelope import bookkeeping, fallback_id, key_text, replayed, unseal
+from mqkit.envelope import bookkeeping, fallback_id, key_text, replayed, timestamp, unseal
 from mqkit.errors import EnvelopeError
 from mqkit.message import Delivery, Headers, Outgoing
 from mqkit.producer import Producer, published
@@ -21,6 +21,8 @@ PAGE = 100
 """Letters that are read, or sent and settled, together."""
 QUIET = 2.0
 """Seconds without a letter after which the store is taken to be empty, although it was counted to hold more."""
+MOMENT = 0.25
+"""The same, after as many as were counted: what another reader gave back just now may not have been counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,7 @@ class DeadLetters:
     async def _opened(self) -> AsyncGenerator[tuple[Receiver, int | None]]:
         """A receiver of the store, and how many letters it holds; what is not settled goes back when it closes."""
         count = await self.count()
-        subscription = Subscription(topic=self._topic, group=self._group, source="dead", prefetch=max(count or 0, PAGE))
+        subscription = Subscription(topic=self._topic, group=self._group, source="dead", prefetch=(count or 0) + PAGE)
         receiver = await self._backend.open_receiver(subscription, lambda *_: None)
         try:
             yield receiver, count
@@ -240,12 +242,12 @@ class DeadLetters:
             await receiver.close()
 
     async def _pages(self, receiver: Receiver, count: int | None) -> AsyncGenerator[Sequence[Delivery]]:
-        """All letters that were there at the start, a page at a time."""
-        seen = 0
-        while count is None or seen < count:
-            limit = PAGE if count is None else min(PAGE, count - seen)
-            page = await receiver.receive(limit, QUIET)
-            if not page:
-                return
+        """All letters that were there at the start, a page at a time; what died later ends it."""
+        started, seen = timestamp(self._ports.now()), 0
+        while page := await receiver.receive(PAGE, QUIET if count is None or seen < count else MOMENT):
             seen += len(page)
-            yield page
+            old = [delivery for delivery in page if bookkeeping(delivery).get("last-failed", "") < started]
+            if old:
+                yield old
+            if len(old) < len(page):
+                return

@@ -15,17 +15,31 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+Result = TypeVar("Result")
 
 
-class Subscribing(Protocol[T, R]):
+class Subscribing(Protocol[T]):
     """What `subscribe` returns: a decorator that gives the function back unchanged."""
 
     @overload
-    def __call__(self, function: Callable[[T], Awaitable[R] | R]) -> Callable[[T], Awaitable[R] | R]: ...
+    def __call__(self, function: Callable[[T], Result]) -> Callable[[T], Result]: ...
+    @overload
+    def __call__(self, function: Callable[[T, Message[T]], Result]) -> Callable[[T, Message[T]], Result]: ...
+
+
+class Republishing(Protocol[T, R]):
+    """What `subscribe(publish=...)` returns: the same, for functions that return what is published, or None."""
+
+    @overload
+    def __call__(self, function: Callable[[T], Awaitable[R | None]]) -> Callable[[T], Awaitable[R | None]]: ...
     @overload
     def __call__(
-        self, function: Callable[[T, Message[T]], Awaitable[R] | R]
-    ) -> Callable[[T, Message[T]], Awaitable[R] | R]: ...
+        self, function: Callable[[T, Message[T]], Awaitable[R | None]]
+    ) -> Callable[[T, Message[T]], Awaitable[R | None]]: ...
+    @overload
+    def __call__(self, function: Callable[[T], R | None]) -> Callable[[T], R | None]: ...
+    @overload
+    def __call__(self, function: Callable[[T, Message[T]], R | None]) -> Callable[[T, Message[T]], R | None]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from types import UnionType
 from typing import Any, Generic, TypeVar, overload
 
 from mqkit.errors import ConfigurationError, EncodeError
@@ -68,7 +69,18 @@ class Topic(Generic[T]):
         name: str,
         schema: type[T],
         *,
-        key: str | Callable[[T], str] | None = None,
+        key: str | None = None,
+        groups: Iterable[str] = (),
+        content_type: str | None = None,
+        options: Iterable[object] = (),
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Topic[T]",
+        name: str,
+        schema: type[T],
+        *,
+        key: Callable[[T], str | None],
         groups: Iterable[str] = (),
         content_type: str | None = None,
         options: Iterable[object] = (),
@@ -79,7 +91,18 @@ class Topic(Generic[T]):
         name: str,
         schema: object = None,
         *,
-        key: str | Callable[[Any], str] | None = None,
+        key: str | None = None,
+        groups: Iterable[str] = (),
+        content_type: str | None = None,
+        options: Iterable[object] = (),
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Topic[Any]",
+        name: str,
+        schema: UnionType | None = None,  # object would take classes too, and their topics would be of Any
+        *,
+        key: Callable[[Any], str | None],
         groups: Iterable[str] = (),
         content_type: str | None = None,
         options: Iterable[object] = (),
@@ -89,7 +112,7 @@ class Topic(Generic[T]):
         name: str,
         schema: object = None,
         *,
-        key: str | Callable[[Any], str] | None = None,
+        key: str | Callable[[Any], str | None] | None = None,
         groups: Iterable[str] = (),
         content_type: str | None = None,
         options: Iterable[object] = (),

@@ -84,7 +84,9 @@ class CommandLine:
         return Result(process.wait(LONGEST), seen.decode().replace("\r\n", "\n"), "")
 
     def _env(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        outside = {n: v for n, v in os.environ.items() if not n.startswith("MQKIT_") and n not in ("NO_COLOR", "COLUMNS")}
+        outside = {
+            n: v for n, v in os.environ.items() if not n.startswith("MQKIT_") and n not in ("NO_COLOR", "COLUMNS")
+        }
         return {**outside, "TERM": "xterm", "PYTHONWARNINGS": "error", **self.env, **(more or {})}
 
 

@@ -34,6 +34,7 @@ async def tour(folder: Path) -> bool:
                 await books.settle("billing works", check)
             dead = await books.show("The books of billing 1")
             books.compare()
+            console.print()
             console.print(listing(dead))
 
             console.rule("Billing 2 mends the bug: it has a crate for large orders")
@@ -46,8 +47,13 @@ async def tour(folder: Path) -> bool:
                 console.print(f"replayed the other {len(others)} dead letters")
                 await books.settle("billing works", check)
             left = await books.show("The books of billing 2")
-            console.print("What is still dead was never a purchase: no replay mends a body.\n")
-            return books.compare() and books.complete(left)
+            balanced = books.compare() and books.complete(left)
+    if balanced:
+        console.print("What is still dead was never a purchase: no replay mends a body.")
+        console.print("The books balance.", style="bold green")
+    else:
+        console.print("The books do not balance.", style="bold red")
+    return balanced
 
 
 def listing(letters: Sequence[DeadLetter]) -> Table:

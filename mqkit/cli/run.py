@@ -9,7 +9,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from mqkit.app import AsyncApp, Registration
+from mqkit.app import AsyncApp
 from mqkit.cli.loading import load_app
 from mqkit.cli.logs import set_up
 from mqkit.cli.options import AppPath, AsJson, Url
@@ -17,6 +17,7 @@ from mqkit.cli.output import line, put, shown, table, tell
 from mqkit.errors import ConfigurationError
 from mqkit.events import Event
 from mqkit.handler import function_name
+from mqkit.registration import Registration
 from mqkit.registry import masked
 
 

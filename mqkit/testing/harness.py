@@ -52,6 +52,11 @@ class Harness:
         """What the backend says that it gives."""
         return self._backend().capabilities
 
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest body that this broker takes as it is set up here; asked only if there is a limit."""
+        return self.capabilities.max_message_bytes or 0
+
     def lacking(self, needs: frozenset[str]) -> frozenset[str]:
         """Which of these capabilities and abilities are not there."""
         return self.capabilities.lacking(needs - self.abilities)

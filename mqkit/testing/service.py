@@ -189,11 +189,7 @@ class Service:
             seen.append(self.inspect(topic, group))
             return seen[-1] if fits(seen[-1]) else None
 
-        found = eventually(
-            look, what, timeout=timeout, every=0.1, shown=lambda: f"{seen[-1] if seen else ''}; {self.record}"
-        )
-        assert found is not None
-        return found
+        return eventually(look, what, timeout=timeout, every=0.1, shown=lambda: f"{seen[-1]}; {self.record}")
 
     def wait_until_idle(self, topic: Topic[Any], group: str) -> None:
         """Until nothing of the group is ready, with a member or waiting: so nothing more can come."""

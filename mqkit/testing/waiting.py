@@ -13,7 +13,7 @@ LOOK: Final = 0.01
 
 
 def eventually(
-    condition: Callable[[], T],
+    condition: Callable[[], T | None],
     what: str,
     *,
     timeout: float = PATIENCE,

@@ -1,12 +1,15 @@
 """The demo as a user runs it, on every broker: its books balance, and it would say so if they did not."""
 
+import asyncio
 import csv
+import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,8 @@ LIMIT = 60.0
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "examples.shop.demo", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
+    plain = os.environ | {"COLUMNS": "100", "FORCE_COLOR": ""}
+    return subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 
 def tables(output: str) -> list[dict[str, int]]:
@@ -111,25 +115,32 @@ def test_ctrl_c_ends_it_and_its_services_without_a_traceback() -> None:
     assert "Traceback" not in rest
 
 
-@pytest.fixture
-def books(tmp_path: Path) -> Iterator[Books]:
-    """Books with a ledger in which all is as it should be."""
-    unused: Any = None
-    with Books(tmp_path / "ledger.db", unused, Console(quiet=True)) as books:
-        books.ledger.db.execute("BEGIN")
-        for purchase in purchases_on_file():
-            books.ledger.enter(purchase, "box")
-        books.ledger.db.execute("COMMIT")
-        yield books
-
-
 def letter(body: bytes) -> DeadLetter:
-    text = dict.fromkeys(DeadLetter.__slots__, "") | {"attempts": 0, "headers": {}, "body": body}
+    text = dict.fromkeys(DeadLetter.__slots__, "") | {"id": body.hex(), "attempts": 0, "headers": {}, "body": body}
     fields: dict[str, Any] = dict(text)
     return DeadLetter(**fields)
 
 
 BROKEN = [letter(body) for body in BODIES]
+
+
+class OnlyBroken:
+    """Dead letters as they should be at the end."""
+
+    async def list(self, limit: int) -> list[DeadLetter]:
+        return BROKEN[:limit]
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Iterator[Books]:
+    """Books with a ledger in which all is as it should be."""
+    letters: Any = OnlyBroken()
+    with Books(tmp_path / "ledger.db", letters, Console(file=StringIO(), record=True, width=100)) as books:
+        books.ledger.db.execute("BEGIN")
+        for purchase in purchases_on_file():
+            books.ledger.enter(purchase, "box")
+        books.ledger.db.execute("COMMIT")
+        yield books
 
 
 def test_books_balance_when_every_purchase_is_billed_once(books: Books) -> None:
@@ -141,6 +152,14 @@ def test_books_do_not_balance_without_one_purchase(books: Books) -> None:
     books.ledger.db.execute("DELETE FROM billed WHERE purchase = 4000")
     assert not books.compare()
     assert not books.complete(BROKEN)
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+def test_books_name_what_is_neither_billed_nor_dead(books: Books, lost: int) -> None:
+    books.ledger.db.execute("DELETE FROM billed WHERE purchase <= ?", (lost,))
+    asyncio.run(books.show("The books of billing"))
+    (rows,) = tables(books.console.export_text())
+    assert rows["lost"] == lost
 
 
 def test_books_do_not_balance_when_a_cent_is_missing(books: Books) -> None:

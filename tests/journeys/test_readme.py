@@ -202,7 +202,7 @@ def test_the_service_is_the_quickstart_among_the_examples() -> None:
         ("", "a warning", False),
     ],
 )
-def test_output_is_compared_but_for_dots_and_spaces(wanted: str, found: str, verdict: bool) -> None:
+def test_output_is_compared_but_for_dots_and_spaces(wanted: str, found: str, *, verdict: bool) -> None:
     assert fits(wanted, found) == verdict
 
 

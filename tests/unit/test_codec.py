@@ -4,12 +4,13 @@ import json
 import math
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, Json, field_validator
+from typing_extensions import TypedDict
 
 from mqkit.codec import JSON, RAW, Codecs, JSONBinding
 from mqkit.errors import ConfigurationError, DecodeError, EncodeError, MessageError, SchemaError

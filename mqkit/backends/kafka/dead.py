@@ -9,10 +9,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from mqkit.backend import Settlement, Settlements
 from mqkit.backends.kafka.faults import DriverLog, Trouble, as_ours, mapped
 from mqkit.backends.kafka.offsets import Progress, decode, merged
-from mqkit.backends.kafka.partitions import Lease, Partition
+from mqkit.backends.kafka.partitions import Lease, Partition, message_of
 from mqkit.backends.kafka.receiver import PATIENCE, SLICE, close_soon
 from mqkit.backends.kafka.tiers import Tier
-from mqkit.backends.kafka.wire import from_record
 from mqkit.errors import ClosedError, MqkitError
 from mqkit.message import Delivery
 
@@ -99,7 +98,7 @@ class DeadReceiver:
         self._at_end.discard(number)
         part = self._partitions[number]
         if part.tracker.take(offset):
-            message = from_record(record.value(), record.key(), record.headers())  # type: ignore[arg-type]  # always pairs
+            message = message_of(record)
             found.append(part.hand_out(offset, message, self._topic, self._group))
 
     def settle(self, settlements: Settlements) -> None:

@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import Message, TopicPartition
 
+from mqkit.backends.kafka.faults import log
 from mqkit.backends.kafka.offsets import LONGEST, Progress, Tracker, encode
 from mqkit.backends.kafka.tiers import Tier, Waiting
+from mqkit.backends.kafka.wire import from_record
 from mqkit.message import Delivery, WireMessage
 
 RESERVE = 128
@@ -81,3 +83,15 @@ class Partition:
     def place_of(self, progress: Progress, longest: int = LONGEST) -> TopicPartition:
         """The commit that says `progress`."""
         return TopicPartition(self.tier.name, self.number, progress.low, encode(progress, longest) or None)
+
+
+def message_of(record: Message) -> WireMessage:
+    """The message that a record holds, without its headers where the driver cannot read their names."""
+    try:
+        headers = record.headers()
+    except UnicodeDecodeError as error:
+        log.warning(
+            "%s[%s]@%s: its headers cannot be read: %s", record.topic(), record.partition(), record.offset(), error
+        )
+        headers = None
+    return from_record(record.value(), record.key(), headers)  # type: ignore[arg-type]  # the driver gives pairs

@@ -15,9 +15,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from mqkit.backend import Notify, Settlement, Settlements
 from mqkit.backends.kafka.faults import NO_TOPIC, DriverLog, Trouble, as_ours, log, mapped
 from mqkit.backends.kafka.offsets import LONGEST, Progress, decode, merged
-from mqkit.backends.kafka.partitions import Lease, Partition
+from mqkit.backends.kafka.partitions import Lease, Partition, message_of
 from mqkit.backends.kafka.tiers import Tier, due
-from mqkit.backends.kafka.wire import from_record
 from mqkit.errors import ClosedError, ConnectionLost, LeaseLost, MqkitError
 from mqkit.message import Delivery, WireMessage
 
@@ -199,7 +198,7 @@ class KafkaReceiver:
         if not part.tracker.take(offset):
             self._changed.add(part)
             return
-        message = from_record(record.value(), record.key(), record.headers())  # type: ignore[arg-type]  # always pairs
+        message = message_of(record)
         if part.tier.step:
             when = due(record.timestamp()[1], part.tier.step, now)
             if when > now:

@@ -28,7 +28,7 @@ def to_record(message: WireMessage) -> tuple[bytes | None, bytes | None, Pairs]:
     if message.content_type is not None:
         pairs.append((CONTENT_TYPE, message.content_type))
     for name, value in message.headers.items():
-        if type(value) is str:
+        if type(value) is str and value.isascii():  # nearly all: the rest must be looked at
             pairs.append((name, value))
         elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
             pairs.extend((name, _encoded(item)) for item in value)
@@ -42,7 +42,7 @@ def _encoded(value: HeaderValue) -> str | bytes | None:
     if value is None or isinstance(value, bytes):
         return value
     if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "surrogateescape")
+        return value.encode("utf-8", "surrogateescape")
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):

@@ -127,16 +127,14 @@ class MemoryReceiver:
             self._check()
             with self._home.reached():
                 self._check()
-                if self._woken:
-                    self._woken = False
-                    return ()
+                woken, self._woken = self._woken, False
                 now = self._home.now()
                 taken = self._deliveries(self._lane.take(room, now, self if self._ordered else None, self._most))
                 due = self._lane.waiting[0][0] - now if room > 0 and self._lane.waiting else timeout
             if taken:
                 return taken
             left = deadline - time.monotonic()
-            if left <= 0 or (self._subscription.source == "dead" and room > 0):
+            if woken or left <= 0 or (self._subscription.source == "dead" and room > 0):
                 return ()
             try:
                 self._signal.get(timeout=max(0.0, min(left, due)))

@@ -5,11 +5,11 @@ read (doubles as floats, names cut at 128 bytes) and give up the connection over
 stamp in milliseconds, text that is not UTF-8). What RabbitMQ lets through is read here, whatever it is.
 """
 
+import struct
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from struct import Struct
-from struct import error as StructError
 
 from mqkit.errors import EncodeError
 from mqkit.message import HeaderValue
@@ -35,7 +35,7 @@ NUMBERS = {
     ord("f"): Struct(">f"),
     ord("d"): DOUBLE,
 }
-MALFORMED = (ValueError, IndexError, ArithmeticError, StructError)
+MALFORMED = (ValueError, IndexError, ArithmeticError, struct.error)
 """What reading raises over bytes that are no table."""
 LATEST = 253_402_300_799
 """The last second of the year 9999."""

@@ -123,37 +123,41 @@ class SQLiteReceiver:
         """As Receiver.receive."""
         self._check()
         deadline = time.monotonic() + timeout
-        with mapped(self._database.path):
-            while True:
-                while not self._signal.empty():
-                    self._signal.get_nowait()
-                if self._woken:
-                    self._woken = False
-                    return ()
-                self._database.check_file()
-                now = time.monotonic()
-                if now >= self._renew_at:
-                    with self._database.write(stop=self._is_woken) as begun:
-                        if begun:
-                            self._renew()
-                room = min(limit, self._subscription.prefetch - len(self._held))
-                until = min(deadline, self._renew_at)
-                if room > 0:
+        try:
+            with mapped(self._database.path):
+                return self._receive(limit, deadline)
+        finally:
+            self._woken = False
+
+    def _receive(self, limit: int, deadline: float) -> Sequence[Delivery]:
+        while True:
+            while not self._signal.empty():
+                self._signal.get_nowait()
+            woken = self._woken  # then one look, without waiting: what is ready need not wait for another call
+            self._database.check_file()
+            now = time.monotonic()
+            if now >= self._renew_at:
+                with self._database.write(stop=self._is_woken) as begun:
+                    if begun:
+                        self._renew()
+            room = min(limit, self._subscription.prefetch - len(self._held))
+            until = min(deadline, self._renew_at)
+            if room > 0:
+                due = self._next_due()
+                if (due is not None and due <= time.time()) or self._anything():
+                    if found := self._claim(room):
+                        return found
                     due = self._next_due()
-                    if (due is not None and due <= time.time()) or self._anything():
-                        if found := self._claim(room):
-                            return found
-                        due = self._next_due()
-                    if self._dead:
-                        return ()
-                    if due is not None:
-                        until = min(until, now + due - time.time())
-                if now >= deadline:
+                if self._dead:
                     return ()
-                try:
-                    self._signal.get(timeout=max(0.0, until - time.monotonic()))
-                except Empty:
-                    continue
+                if due is not None:
+                    until = min(until, now + due - time.time())
+            if woken or now >= deadline:
+                return ()
+            try:
+                self._signal.get(timeout=max(0.0, until - time.monotonic()))
+            except Empty:
+                continue
 
     def _is_woken(self) -> bool:
         return self._woken

@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def reject(message: Message[Note]) -> None:
     raise Reject(f"no {message.payload.number}")
 
 
-def buried(scene: Scene, numbers: range, **options: object) -> tuple[Topic[Note], Service, list[bool]]:
+def buried(scene: Scene, numbers: range, **options: Any) -> tuple[Topic[Note], Service, list[bool]]:
     """A topic, a service whose group `billing` rejects until the list says otherwise, and its letters."""
     topic = scene.topic(key="key")
     service = scene.service(**options)
@@ -196,9 +197,10 @@ class DeadLettering(Suite):
             service.replay(topic, "billing")
         faults.settling = let_pass
         service.start()
+        service.wait_until(lambda: len(service.record.done) == 4 + 4, "the copies are handled")
         assert len(service.letters(topic, "billing")) == 4, "copied, and not removed"
         assert len(service.replay(topic, "billing")) == 4
-        service.wait_until(lambda: len(service.record.done) == 4 + 8, "each is handled at least once")
+        service.wait_until(lambda: len(service.record.done) == 4 + 8, "and so are those of the second replay")
         assert not service.letters(topic, "billing")
 
     @promise("E3")

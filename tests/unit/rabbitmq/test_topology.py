@@ -128,23 +128,19 @@ def test_a_message_to_nowhere_says_what_is_missing() -> None:
 
 REFUSALS = [
     (
-        "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'a.b' in vhost '/': received the value "
-        "'5' of type 'signedint' but current is the value '-1' of type 'signedint'",
+        "arg 'x-delivery-limit' for queue 'a.b' in vhost '/': received the value '5' of type 'long' but current is the value '-1' of type 'long'",
         ("x-delivery-limit", "5", "-1"),
     ),
     (
-        "PRECONDITION_FAILED - inequivalent arg 'x-dead-letter-exchange' for queue 'a' in vhost '/': received 'foo' "
-        "but current is ''",
+        "arg 'x-dead-letter-exchange' for queue 'a' in vhost '/': received 'foo' but current is ''",
         ("x-dead-letter-exchange", "foo", "''"),
     ),
     (
-        "PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'a' in vhost '/': received none but current "
-        "is the value '1000' of type 'long'",
+        "arg 'x-message-ttl' for queue 'a' in vhost '/': received none but current is the value '1000' of type 'long'",
         ("x-message-ttl", "not set", "1000"),
     ),
     (
-        "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'e' in vhost '/': received 'fanout' but current "
-        "is 'topic'",
+        "arg 'type' for exchange 'e' in vhost '/': received 'fanout' but current is 'topic'",
         ("type", "fanout", "topic"),
     ),
 ]
@@ -152,7 +148,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("text", "expected"), REFUSALS)
 def test_a_refusal_to_declare_names_setting_wanted_and_found(text: str, expected: tuple[str, str, str]) -> None:
-    found = difference(text, "queue", "a")
+    found = difference(f"PRECONDITION_FAILED - inequivalent {text}", "queue", "a")
     assert (found.setting, found.wanted, found.found) == expected
     assert "delete" in found.remedy
 

@@ -1,0 +1,88 @@
+"""What a user can set for Kafka."""
+
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+
+from mqkit.backends.kafka import KafkaTopic
+from mqkit.backends.kafka.client import KafkaBackend, consumer_config
+from mqkit.backends.kafka.options import client_config, parse_url
+from mqkit.backends.kafka.sender import producer_config
+from mqkit.errors import ConfigurationError
+
+
+def test_naming_the_backend_imports_no_driver() -> None:
+    code = "import sys, mqkit.backends.kafka; sys.exit('confluent_kafka' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "servers"),
+    [
+        ("kafka://localhost", "localhost:9092"),
+        ("kafka://a:1,b:2/", "a:1,b:2"),
+        ("kafka://a,b:2", "a:9092,b:2"),
+        ("kafka://[::1]:9092/", "[::1]:9092"),
+        ("kafka://[::1]", "[::1]:9092"),
+    ],
+)
+def test_servers_are_read(url: str, servers: str) -> None:
+    assert parse_url(url).servers == servers
+
+
+def test_credentials_are_read_and_never_shown() -> None:
+    settings = parse_url("kafka://me:p%40ss@a:1/?security=sasl_ssl&mechanism=SCRAM-SHA-256&ca=/ca.pem")
+    config = client_config(settings)
+    assert config["sasl.username"] == "me"
+    assert config["sasl.password"] == "p@ss"
+    assert config["sasl.mechanism"] == "SCRAM-SHA-256"
+    assert config["security.protocol"] == "sasl_ssl"
+    assert config["ssl.ca.location"] == "/ca.pem"
+    assert "p@ss" not in repr(settings)
+    assert client_config(parse_url("kafka://me:x@a:1"))["security.protocol"] == "sasl_plaintext"
+
+
+def test_settings_of_the_driver_pass_through() -> None:
+    settings = parse_url("kafka://a/?rdkafka.linger.ms=7&rdkafka.session.timeout.ms=6000")
+    assert producer_config(settings)["linger.ms"] == "7"
+    assert consumer_config(settings, "g")["session.timeout.ms"] == "6000"
+
+
+def test_the_new_group_protocol_is_given_none_of_the_settings_that_it_refuses() -> None:
+    config = consumer_config(parse_url("kafka://a/?protocol=consumer"), "g")
+    assert config["group.protocol"] == "consumer"
+    assert not {"session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"} & config.keys()
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("kafka://", "is not HOST or HOST:PORT"),
+        ("kafka://a:b", "'a:b' in the Kafka URL is not HOST or HOST:PORT"),
+        ("kafka://a:70000", "is not HOST or HOST:PORT"),
+        ("kafka://a,,b", "'' in the Kafka URL"),
+        ("kafka://a/topic", "'/topic' behind the hosts"),
+        ("kafka://a/?retries=3", "'retries' is unknown; there is ca, client_id, commit_interval"),
+        ("kafka://a/?partitions=0", "partitions='0' must be a whole number of at least 1"),
+        ("kafka://a/?commit_interval=-1", "commit_interval='-1' must be a number of seconds"),
+        ("kafka://a/?protocol=auto", "protocol='auto' must be one of classic, consumer"),
+        ("kafka://a/?rdkafka.enable.auto.commit=true", "is not yours to set"),
+    ],
+)
+def test_a_url_that_makes_no_sense_is_refused_and_says_why(url: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text.replace("?", r"\?")):
+        KafkaBackend(url)
+
+
+def test_topic_options_become_settings() -> None:
+    option = KafkaTopic(retention=timedelta(hours=1), max_message_bytes=5, config={"cleanup.policy": "compact"})
+    assert option.settings() == {"retention.ms": "3600000", "max.message.bytes": "5", "cleanup.policy": "compact"}
+    assert KafkaTopic(retention=-1).settings() == {"retention.ms": "-1"}
+
+
+@pytest.mark.parametrize("wrong", [{"partitions": 0}, {"replication": -1}, {"max_message_bytes": 0}, {"retention": -2}])
+def test_topic_options_that_no_kafka_takes_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        KafkaTopic(**wrong)  # type: ignore[arg-type]  # which is the point
