@@ -51,7 +51,7 @@ def _show(specs: Sequence[BackendSpec]) -> None:
         rows.add_row(Text(capability.name.replace("_", " "), "dim"), *(_cell(value) for value in values))
     put(Group(rows, ""))
     for spec in specs:
-        tell(Text.assemble((f"{spec.name}: ", "bold"), spec.summary, "  ", (spec.example_url, "dim")))
+        put(Text.assemble((f"{spec.name}: ", "bold"), spec.summary, "  ", (spec.example_url, "dim")))
 
 
 def _driver(spec: BackendSpec) -> Text:

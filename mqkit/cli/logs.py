@@ -11,6 +11,8 @@ STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asct
 """What every record has; all else was given as `extra`."""
 COLOURS: Final = {"DEBUG": "2", "INFO": "36", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 DIM: Final = "2"
+DRIVERS: Final = ("aiormq", "aio_pika", "pika")
+"""Loggers that tell again, at length, what mqkit tells of a connection in a sentence."""
 
 
 class Readable(logging.Formatter):
@@ -55,6 +57,8 @@ def set_up(level: str, *, as_json: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONLines() if as_json else Readable(colour=sys.stderr.isatty() and not _plain()))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in DRIVERS:
+        logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
 
 
 def own_warnings() -> None:

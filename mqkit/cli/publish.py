@@ -131,17 +131,21 @@ def _addressed(
     name: str, known: Topic[Any] | None, key: str | None, key_field: str | None, groups: Sequence[str]
 ) -> Topic[Any]:
     """The topic to publish to, its key replaced if one was given."""
-    if known is None:
-        return Topic(name, key=key_field if key is None else lambda _: key, groups=groups)
-    chosen = key_field or known.key if key is None else lambda _: key
-    return Topic(
-        name,
-        known.schema,
-        key=chosen,
-        groups=(*known.groups, *groups),
-        content_type=known.content_type,
-        options=known.options,
-    )
+    topic: Topic[Any] = Topic(name, groups=groups)
+    if known is not None:
+        topic = Topic(
+            name,
+            known.schema,
+            groups=(*known.groups, *groups),
+            content_type=known.content_type,
+            options=known.options,
+        )
+        topic.key = known.key
+    if key is not None:
+        topic.key = lambda _: key
+    elif key_field is not None:
+        topic.key = key_field
+    return topic
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -150,17 +150,18 @@ class FaultyReceiver:
     def __init__(self, faults: Faults, behind: Receiver) -> None:
         self._faults = faults
         self._behind = behind
-        self._out: dict[object, Delivery] = {}
+        self._out: dict[int, Delivery] = {}
+        """By the identity of the token, which need not be hashable."""
 
     async def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
         """As Receiver.receive."""
         deliveries = await self._behind.receive(limit, timeout)
-        self._out.update((delivery.token, delivery) for delivery in deliveries)
+        self._out.update((id(delivery.token), delivery) for delivery in deliveries)
         return deliveries
 
     async def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
-        named = tuple((self._out.pop(token), settlement) for token, settlement in settlements)
+        named = tuple((self._out.pop(id(token)), settlement) for token, settlement in settlements)
         self._faults.settling(named)
         self._faults.passed.append(Passed("settled", settled=named))
         await self._behind.settle(settlements)

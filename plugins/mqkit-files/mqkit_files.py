@@ -36,6 +36,8 @@ REAP = 0.5
 CAPABILITIES = Capabilities()
 TAIL = "~"
 """What the folder of a tail begins with, so that it is no group."""
+BYTES = "base64:"
+"""Marks bytes among the JSON of headers."""
 MEMBER = "alive"
 """The file that a member keeps locked."""
 log = logging.getLogger("mqkit.files")
@@ -75,13 +77,23 @@ def packed(message: WireMessage, returned: bool) -> bytes:  # noqa: FBT001 - one
         "properties": dict(message.properties),
         "returned": returned,
     }
-    return json.dumps(head, default=str).encode() + b"\n" + message.body
+    return json.dumps(head, default=written).encode() + b"\n" + message.body
+
+
+def written(value: object) -> object:
+    """A header's value that JSON does not know: bytes come back as bytes, all else as text."""
+    return {BYTES: b64encode(value).decode()} if isinstance(value, bytes) else str(value)
+
+
+def read(found: dict[str, Any]) -> Any:
+    """What `written` wrote."""
+    return b64decode(found[BYTES]) if found.keys() == {BYTES} else found
 
 
 def unpacked(data: bytes) -> tuple[WireMessage, bool]:
     """The message in a file, and whether it came by its group's way back."""
     line, _, body = data.partition(b"\n")
-    head: dict[str, Any] = json.loads(line)
+    head: dict[str, Any] = json.loads(line, object_hook=read)
     key = None if head["key"] is None else b64decode(head["key"])
     wire = WireMessage(body, head["headers"], key, head["content_type"], head["id"], head["properties"])
     return wire, head["returned"]

@@ -296,7 +296,7 @@ def test_doctor_says_who_decided_what(mqkit: CommandLine) -> None:
 def test_doctor_names_every_problem(mqkit: CommandLine) -> None:
     (mqkit.cwd / "mqkit.toml").write_text('[groups."purchases.bilink"]\nconcurrency = 64\n')
     url = "kafka://127.0.0.1:1/"
-    result = mqkit("doctor", "shop", "--url", url, code=1)
+    result = mqkit("doctor", "shop", "--url", url, code=1, env={"MQKIT_CONNECT_TIMEOUT": "2"})
     policy, broker = [line for line in result.out.splitlines() if line.startswith("✗")]
     assert "purchases.bilink" in policy
     assert "it handles purchases.billing" in policy

@@ -11,6 +11,10 @@ from tests.command_line import CommandLine, interrupt, until
 
 MODULES = {
     "shop": "from mqkit import AsyncApp, Topic\npurchases = Topic('purchases', dict)\napp = AsyncApp()\n",
+    "working": (
+        "from mqkit import AsyncApp, Topic\napp = AsyncApp()\n\n"
+        "@app.subscribe(Topic('t'), group='g')\nasync def work(payload: object) -> None: ...\n"
+    ),
     "named": "from mqkit import AsyncApp\nservice = AsyncApp()\n",
     "empty": "x = 1\n",
     "raising": "import json\n\njson.loads('{')\n",
@@ -63,11 +67,11 @@ def test_an_app_that_cannot_be_found_is_explained(mqkit: CommandLine, path: str,
         ("sqlite:///x.db?speed=11", ["no option 'speed'", "lease"]),
     ],
 )
-@pytest.mark.parametrize("command", [["inspect"], ["dlq", "list", "t", "g"], ["tail", "t"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["inspect"], ["dlq", "list", "t", "g"], ["run", "working"]], ids=" ".join)
 def test_a_broker_that_cannot_be_reached_is_explained(
     mqkit: CommandLine, command: list[str], url: str, said: list[str]
 ) -> None:
-    sentence = mqkit.refused(*command, "--url", url)
+    sentence = mqkit.refused(*command, "--url", url, env={"MQKIT_CONNECT_TIMEOUT": "2"})
     assert [part for part in said if part not in sentence] == []
     assert "secret" not in sentence
 
@@ -114,6 +118,11 @@ def test_options_that_make_no_sense_are_explained(
 ) -> None:
     sentence = mqkit.refused(*arguments, code=code)
     assert [part for part in said if part not in sentence] == []
+
+
+def test_a_topic_that_nobody_would_receive_is_explained(mqkit: CommandLine) -> None:
+    sentence = mqkit.refused("publish", "purchases", "{}", "--app", "shop")
+    assert "--group GROUP declares a group" in sentence
 
 
 def test_usage_errors_have_the_exit_code_2(mqkit: CommandLine) -> None:

@@ -239,31 +239,33 @@ def test_a_killed_process_loses_nothing_and_its_deliveries_are_counted(session: 
 # -- members
 
 
-def test_a_rebalance_moves_partitions_and_a_stale_token_settles_nothing(sessions: Callable[..., Session]) -> None:
-    session = sessions(KafkaTopic(partitions=2))
+def test_a_rebalance_shares_the_topic_and_a_stale_token_settles_nothing(sessions: Callable[..., Session]) -> None:
+    session = sessions(KafkaTopic(partitions=4))
     for number in range(40):
         session.publish(b"%d" % number, key=b"%d" % number)
     told: list[tuple[str, str]] = []
     first = session.receiver(notify=lambda kind, text: told.append((kind, text)))
-    before = take(first, 40)
+    before = {delivery.origin: delivery for delivery in take(first, 40)}
     second = session.receiver()
-    moved: list[Delivery] = []
+    moved: dict[str, Delivery] = {}
 
     def shared() -> bool:
         assert not first.receive(10, 0.05), "nothing is new to the first"
-        moved.extend(second.receive(100, 0.05))
-        return bool(moved)
+        moved.update((delivery.origin, delivery) for delivery in second.receive(100, 0.05))
+        return len({origin.partition("@")[0] for origin in moved}) == 2
 
-    wait_until(shared, "the second member gets a partition, and what is unfinished in it")
-    wait_until(lambda: shared() and len(moved) >= 10, "all of it", 5)
-    gone = {delivery.origin for delivery in moved}
-    assert gone < {delivery.origin for delivery in before}
-    with pytest.raises(LeaseLost, match=r"taken away"):
-        first.settle(done(*before))
-    second.settle(done(*moved))
-    assert ("rebalance", told[-1][1]) == told[-1]
+    wait_until(shared, "the second member gets two partitions of the four, and what is unfinished in them")
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        assert shared(), "and no more of them"
+    assert moved.keys() == {o for o in before if o.partition("@")[0] in {m.partition("@")[0] for m in moved}}
+    assert any(kind == "rebalance" and text.startswith("gave ") for kind, text in told)
+    with pytest.raises(LeaseLost, match=rf"the partition of {len(moved)} deliveries was taken away"):
+        first.settle(done(*before.values()))
+    wait_until(lambda: not first.receive(9, 0.1) and session.counts().lag == len(moved), "the first settled its own")
+    second.settle(done(*moved.values()))
     second.close()
-    wait_until(lambda: not first.receive(100, 0.1) and session.counts().lag == 0, "all are finished, each by its owner")
+    wait_until(lambda: not first.receive(9, 0.1) and session.counts().lag == 0, "the second settled the others")
     nothing(first)
 
 
@@ -332,10 +334,12 @@ def test_a_delay_is_kept_by_the_broker_to_the_step(session: Session, where: dict
     receiver = session.receiver()
     nothing(receiver, 0.5)
     for delay in (0.5, 2.0, 1.0):
+        start = time.time()
         session.publish(b"%g" % delay, delay=delay, **where)
         sent = time.time()
         (delivery,) = take(receiver, 1)
-        assert delay - 0.01 <= time.time() - sent <= delay + 1
+        assert time.time() - start >= delay
+        assert time.time() - sent <= delay + 1
         assert delivery.returned is bool(where)
         receiver.settle(done(delivery))
 
@@ -584,18 +588,19 @@ def test_declaring_is_idempotent_from_many_at_once_and_can_be_used_when_it_retur
     assert f"topic {name}: partitions is 3, wanted 2; partitions cannot be taken away" in text
     assert f"topic {name}: retention.ms is 3600000, wanted 1; kafka-configs --alter" in text
     assert f"topic {name}.g.dlq: max.message.bytes is" in text
-    AdminClient({"bootstrap.servers": url.removeprefix("kafka://")}).delete_topics([name])[name].result(PATIENCE)
+    admin = AdminClient({"bootstrap.servers": url.removeprefix("kafka://")})
+    admin.delete_topics([name])[name].result(PATIENCE)
     for backend in backends:
         backend.close()
 
 
 def test_what_kafka_cannot_make_is_a_topology_error(url: str) -> None:
     backend = KafkaBackend(url)
-    with pytest.raises(TopologyError, match=r"cannot make topic .*[Rr]eplication"):
-        backend.declare(Topology((TopicNeed(f"t-{uuid4().hex[:12]}", options=(KafkaTopic(replication=7),)),)))
-    with pytest.raises(TopologyError, match=r"cannot make topic .*no.such.setting"):
-        option = KafkaTopic(config={"no.such.setting": "1"})
-        backend.declare(Topology((TopicNeed(f"t-{uuid4().hex[:12]}", options=(option,)),)))
+    odd = KafkaTopic(config={"no.such.setting": "1"})
+    for option, text in ((KafkaTopic(replication=7), "[Rr]eplication"), (odd, "no.such.setting")):
+        topology = Topology((TopicNeed(f"t-{uuid4().hex[:12]}", options=(option,)),))
+        with pytest.raises(TopologyError, match=rf"cannot make topic .*{text}"):
+            backend.declare(topology)
     backend.close()
 
 
@@ -616,8 +621,9 @@ def test_nobody_at_the_address_is_a_lost_connection_that_names_it_and_the_reason
 
 def test_the_broker_tells_who_it_is(session: Session) -> None:
     assert session.backend.connect(10).startswith("Kafka, cluster ")
+    odd = KafkaBackend(f"{session.url}/?rdkafka.no.such.setting=1")
     with pytest.raises(ConfigurationError, match=r"no.such.setting"):
-        KafkaBackend(f"{session.url}/?rdkafka.no.such.setting=1").connect(10)
+        odd.connect(10)
 
 
 def test_a_restart_of_the_broker_is_told_and_repeats_nothing(session: Session, kafka_broker: Broker) -> None:

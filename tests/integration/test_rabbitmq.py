@@ -702,6 +702,29 @@ def test_an_ordered_group_has_one_member_at_a_time_and_loses_its_order_to_none(a
     at(any_broker, test)
 
 
+def test_an_ordered_group_keeps_its_order_whatever_is_given_back_when(any_broker: Broker) -> None:
+    async def test(session: Session) -> None:
+        receiver = await session.receiver(ordering="key", prefetch=20)
+        await session.send(*(session.out(b"%d" % i, key=b"k") for i in range(60)))
+        found = await collect(receiver, 12)
+        await settle(receiver, found[:2])
+        await settle(receiver, found[5:], RELEASE)
+        assert await receiver.receive(10, 0.3) == []
+        with pytest.raises(LeaseLost):
+            await settle(receiver, found[5:6])
+        await settle(receiver, found[2:3])
+        await settle(receiver, found[3:5], RELEASE)
+        again = await collect(receiver, 7)
+        assert [int(one.message.body) for one in again] == list(range(3, 10))
+        await settle(receiver, again[4:], RELEASE)
+        await receiver.close()
+        receiver = await session.receiver(ordering="key")
+        assert [int(one.message.body) for one in await collect(receiver, 57)] == list(range(3, 60))
+        await receiver.close()
+
+    at(any_broker, test)
+
+
 def test_a_long_handler_keeps_its_message(any_broker: Broker) -> None:
     """RabbitMQ takes back after 30 minutes what is out; the test makes that seconds."""
 

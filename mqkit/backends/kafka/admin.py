@@ -27,8 +27,8 @@ from mqkit.backends.kafka.plan import (
     topic_differences,
     topic_wanted,
 )
-from mqkit.backends.kafka.tiers import tiers
-from mqkit.errors import BackendError, ConnectionLost, TopologyError
+from mqkit.backends.kafka.tiers import tiers, tiers_group_name
+from mqkit.errors import BackendError, ConnectionLost, TopologyError, Unroutable
 from mqkit.topology import Finding, Topology, dead_name, group_name
 
 T = TypeVar("T")
@@ -163,16 +163,16 @@ class KafkaAdmin:
 
     def count(self, topic: str, group: str, metadata: ClusterMetadata) -> Counts:
         """How a group stands; `metadata` holds its topics."""
-        names = [*(tier.name for tier in tiers(topic, group)), dead_name(topic, group)]
+        names = [topic, *(tier.name for tier in tiers(topic, group)), dead_name(topic, group)]
         places = [TopicPartition(name, number) for name in names for number in metadata.topics[name].partitions]
         asked = {"request_timeout": PATIENCE}
         ends = self.client.list_offsets(_each(places, LATEST), **asked)
         starts = self.client.list_offsets(_each(places, EARLIEST), **asked)
-        ids = (group_name(topic, group), dead_name(topic, group))
+        ids = (group_name(topic, group), tiers_group_name(topic, group), dead_name(topic, group))
         committed = [
             self.client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(one)], **asked) for one in ids
         ]
-        described = self.client.describe_consumer_groups([ids[0]], **asked)
+        described = self.client.describe_consumer_groups(list(ids[:2]), **asked)
         what = f"how group {group} of {topic} stands"
         ended, started = self.answers(ends, what), self.answers(starts, what)
         logs = {(place.topic, place.partition): Log(started[place].offset, ended[place].offset) for place in places}
@@ -220,7 +220,7 @@ class KafkaAdmin:
         try:
             self.ends(TopicPartition(name, number) for name in names for number in topics[name].partitions)
         except BackendError as error:
-            if error.retryable:
+            if error.retryable or isinstance(error, Unroutable):
                 return False
             raise
         return True

@@ -11,11 +11,12 @@ from mqkit.backends.kafka import CAPABILITIES
 from mqkit.backends.kafka.admin import KafkaAdmin
 from mqkit.backends.kafka.dead import DeadReceiver
 from mqkit.backends.kafka.faults import Trouble
+from mqkit.backends.kafka.member import Member
 from mqkit.backends.kafka.options import Settings, client_config, parse_url
 from mqkit.backends.kafka.plan import groups_among
 from mqkit.backends.kafka.receiver import KafkaReceiver
 from mqkit.backends.kafka.sender import KafkaSender
-from mqkit.backends.kafka.tiers import Tier, delay_tiers, tiers
+from mqkit.backends.kafka.tiers import Tier, delay_tiers, tiers, tiers_group_name
 from mqkit.errors import ConfigurationError
 from mqkit.topology import Finding, Topology, dead_name, group_name
 
@@ -61,22 +62,29 @@ class KafkaBackend:
         if subscription.source == "tail":
             return self._open_tail(subscription, notify)
         topic, group = subscription.topic, subscription.group
-        read = tiers(topic, group)
-        self._require((tier.name for tier in read), topic, group)
-        receiver = self._receiver(group_name(topic, group), subscription, read, notify)
-        receiver.join()
-        return receiver
+        self._require([topic, *(tier.name for tier in tiers(topic, group))], topic, group)
+        trouble = Trouble(self._settings.servers)
+        waiting = self._member(tiers_group_name(topic, group), tiers(topic, group), trouble, notify)
+        own = self._member(group_name(topic, group), [Tier(topic)], trouble, notify)
+        for member in (waiting, own):
+            member.join()
+        return KafkaReceiver(topic, group, (waiting, own), trouble=trouble, notify=notify)
 
     def _open_tail(self, subscription: Subscription, notify: Notify) -> KafkaReceiver:
         topic = subscription.topic
         read = (Tier(topic), *delay_tiers(topic))
-        metadata = self._require((tier.name for tier in read), topic, None)
+        topics = self._require((tier.name for tier in read), topic, None).topics
         ends = self._admin.ends(
-            TopicPartition(tier.name, number) for tier in read for number in metadata.topics[tier.name].partitions
+            TopicPartition(tier.name, number) for tier in read for number in topics[tier.name].partitions
         )
-        receiver = self._receiver(f"mqkit-tail-{uuid4()}", subscription, read, notify)
-        receiver.follow(ends)
-        return receiver
+        trouble = Trouble(self._settings.servers)
+        member = self._member(f"mqkit-tail-{uuid4()}", read, trouble, notify)
+        member.follow(ends)
+        return KafkaReceiver(topic, subscription.group, (member,), trouble=trouble, notify=notify)
+
+    def _member(self, group_id: str, read: Iterable[Tier], trouble: Trouble, notify: Notify) -> Member:
+        config = consumer_config(self._settings, group_id)
+        return Member(config, read, interval=self._settings.commit_interval, trouble=trouble, notify=notify)
 
     def _open_dead(self, subscription: Subscription) -> DeadReceiver:
         topic, group = subscription.topic, subscription.group
@@ -89,19 +97,6 @@ class KafkaBackend:
             tier=Tier(name, returned=True),
             numbers=sorted(metadata.topics[name].partitions),
             trouble=Trouble(self._settings.servers),
-        )
-
-    def _receiver(
-        self, group_id: str, subscription: Subscription, read: Sequence[Tier], notify: Notify
-    ) -> KafkaReceiver:
-        return KafkaReceiver(
-            consumer_config(self._settings, group_id),
-            subscription.topic,
-            subscription.group,
-            tiers=read,
-            interval=self._settings.commit_interval,
-            trouble=Trouble(self._settings.servers),
-            notify=notify,
         )
 
     def _require(self, names: Iterable[str], topic: str, group: str | None) -> ClusterMetadata:
@@ -126,7 +121,7 @@ class KafkaBackend:
 
     def inspect(self, topic: str, group: str) -> Counts:
         """As BlockingBackend.inspect."""
-        names = [*(tier.name for tier in tiers(topic, group)), dead_name(topic, group)]
+        names = [topic, *(tier.name for tier in tiers(topic, group)), dead_name(topic, group)]
         return self._admin.count(topic, group, self._require(names, topic, group))
 
     def groups(self, topic: str | None = None) -> Sequence[tuple[str, str]]:

@@ -33,7 +33,7 @@ def counts(
     topic: str, group: str, logs: Mapping[Place, Log], progress: Mapping[Place, Progress], *, members: bool
 ) -> Counts:
     """How the group stands. Without `members`, nothing is with one."""
-    steps = {tier.name: tier.step for tier in tiers(topic, group)}
+    steps = {topic: 0.0} | {tier.name: tier.step for tier in tiers(topic, group)}
     ready = in_flight = waiting = 0
     for place, log in _of(steps, logs):
         known = progress.get(place)

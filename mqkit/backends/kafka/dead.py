@@ -8,9 +8,10 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from mqkit.backend import Settlement, Settlements
 from mqkit.backends.kafka.faults import DriverLog, Trouble, as_ours, mapped
+from mqkit.backends.kafka.member import PATIENCE, SLICE, closing
 from mqkit.backends.kafka.offsets import Progress, decode, merged
 from mqkit.backends.kafka.partitions import Lease, Partition, message_of
-from mqkit.backends.kafka.receiver import PATIENCE, SLICE, close_soon
+from mqkit.backends.kafka.receiver import CLOSING
 from mqkit.backends.kafka.tiers import Tier
 from mqkit.errors import ClosedError, MqkitError
 from mqkit.message import Delivery
@@ -150,8 +151,9 @@ class DeadReceiver:
         if self._closed:
             return
         self._closed = True
-        close_soon(self._consumer)
+        consumer = self._consumer
         del self._consumer
+        closing(consumer).join(CLOSING)
 
 
 def _progress(committed: TopicPartition) -> Progress | None:

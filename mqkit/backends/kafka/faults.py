@@ -64,11 +64,16 @@ WORTH_ANOTHER_TRY = frozenset(
     {
         KafkaError._PURGE_QUEUE,  # noqa: SLF001
         KafkaError._QUEUE_FULL,  # noqa: SLF001
+        KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.KAFKA_STORAGE_ERROR,
         KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_CONTROLLER,
         KafkaError.NOT_ENOUGH_REPLICAS,
         KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
         KafkaError.THROTTLING_QUOTA_EXCEEDED,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
     }
 )
 """After these the message is not in the log, and could be soon."""

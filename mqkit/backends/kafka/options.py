@@ -94,7 +94,7 @@ class Settings:
     partitions: int | None = None
     replication: int | None = None
     protocol: Protocol = "classic"
-    commit_interval: float = 1.0
+    commit_interval: float = 0.1
     rdkafka: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 

@@ -1,6 +1,6 @@
 """A partition while it is ours: what was taken from it, what waits, what is with handlers, and what to commit."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from confluent_kafka import Message, TopicPartition
 
@@ -10,23 +10,32 @@ from mqkit.backends.kafka.tiers import Tier, Waiting
 from mqkit.backends.kafka.wire import from_record
 from mqkit.message import Delivery, WireMessage
 
+if TYPE_CHECKING:
+    from mqkit.backends.kafka.member import Member
+
 RESERVE = 128
 """Offsets that are reserved at first; twice as many each time that they did not suffice for a second."""
 MOST_RESERVED = 1 << 17
 
 
-class Lease(NamedTuple):
-    """The token of a delivery: valid as long as its partition is ours, and the same assignment of it."""
+class Lease:
+    """The token of a delivery: valid as long as its partition belongs to a member, by the same assignment."""
 
-    partition: "Partition"
-    offset: int
-    message: WireMessage
+    __slots__ = ("message", "offset", "partition")
+
+    def __init__(self, partition: "Partition", offset: int, message: WireMessage) -> None:
+        self.partition = partition
+        self.offset = offset
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.partition}@{self.offset}"
 
 
 class Partition:
     """One partition, from its assignment to its end."""
 
-    __slots__ = ("_chunk", "_handed", "_reserved", "live", "number", "out", "paused", "tier", "tracker", "waiting")
+    __slots__ = ("_chunk", "_handed", "_reserved", "member", "number", "out", "paused", "tier", "tracker", "waiting")
 
     def __init__(self, tier: Tier, number: int, progress: Progress | None) -> None:
         self.tier = tier
@@ -34,7 +43,8 @@ class Partition:
         self.tracker = Tracker(progress)
         self.waiting: Waiting[tuple[int, WireMessage]] = Waiting()
         self.out = 0
-        self.live = True
+        self.member: Member | None = None
+        """Who has it; None when it was taken away."""
         self.paused = False
         self._handed = -1
         self._reserved = 0

@@ -104,8 +104,9 @@ class KafkaSender:
             if size > limit and not self._compressed:
                 sending.rejected[position] = MessageTooLarge(size, limit, f"topic {name}")
                 return
-            if sending.grow(name, size) > limit:  # the broker measures whole batches
+            if sending.sizes.get(name, 0) + size > limit:  # the broker measures whole batches
                 self._wait(sending, deadline)
+            sending.sizes[name] = sending.sizes.get(name, 0) + size
         report = partial(sending.report, position)
         while True:
             try:
@@ -197,11 +198,6 @@ class _Batch:
         self.pending.discard(position)
         if error is not None:
             self.failed[position] = error
-
-    def grow(self, name: str, size: int) -> int:
-        """Bytes on their way to a topic, with `size` more."""
-        self.sizes[name] = self.sizes.get(name, 0) + size
-        return self.sizes[name]
 
 
 def producer_config(settings: Settings) -> dict[str, object]:

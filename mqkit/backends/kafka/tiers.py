@@ -10,7 +10,7 @@ from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
 from mqkit.message import Outgoing
-from mqkit.topology import STEPS, dead_name, delay_name, retry_name, step
+from mqkit.topology import STEPS, dead_name, delay_name, group_name, retry_name, step
 
 T = TypeVar("T")
 
@@ -44,8 +44,13 @@ def retry_tiers(topic: str, group: str) -> tuple[Tier, ...]:
 
 
 def tiers(topic: str, group: str) -> tuple[Tier, ...]:
-    """All that a group of a topic reads."""
-    return (Tier(topic), *delay_tiers(topic), *retry_tiers(topic, group))
+    """All beside a topic that one of its groups reads."""
+    return (*delay_tiers(topic), *retry_tiers(topic, group))
+
+
+def tiers_group_name(topic: str, group: str) -> str:
+    """The consumer group in which a group reads its tiers."""
+    return f"{group_name(topic, group)}.retry"
 
 
 def destination(outgoing: Outgoing) -> str:

@@ -49,6 +49,8 @@ class RabbitReceiver:
         self._arrived: deque[tuple[int, tuple[str, str], bytes, bytes, bool]] = deque()
         self._out: dict[int, None] = {}
         """Tags that are neither settled nor given back, ascending."""
+        self._held: set[int] = set()
+        """Tags that go back when all that was handed out is settled: in an ordered group only."""
         self._ended: ConnectionLost | None = None
         self._closed = False
         self._woken = False
@@ -159,7 +161,7 @@ class RabbitReceiver:
         deadline = self._loop.time() + timeout
         while True:
             self._check()
-            if self._arrived and limit > 0:
+            if self._arrived and limit > 0 and not self._held:
                 break
             left = deadline - self._loop.time()
             if self._woken or left <= 0:
@@ -172,7 +174,8 @@ class RabbitReceiver:
             await self._wait(left)
         self._woken = False
         arrived = self._arrived
-        return [self._delivery(*arrived.popleft()) for _ in range(min(limit, len(arrived)))]
+        number = 0 if self._held else min(limit, len(arrived))
+        return [self._delivery(*arrived.popleft()) for _ in range(number)]
 
     def _check(self) -> None:
         if self._closed:
@@ -221,17 +224,46 @@ class RabbitReceiver:
         stale = 0
         for token, settlement in settlements:
             match token:
-                case (self._epoch, int(tag)) if tag in self._out:
+                case (self._epoch, int(tag)) if tag in self._out and tag not in self._held:
                     settled[tag] = settlement
                 case _:
                     stale += 1
+        if self._turn is not None:
+            settled = self._hold(settled)
         self._tell(settled)
         self._link.stream.flush()
+        if self._held:
+            await self._give_back_in_order()
         if not self._link.stream.writable:
             await self._link.stream.wait_writable()
             self._check()
         if stale:
             raise LeaseLost(f"{stale} deliveries of {self._queue!r} belong to this session no more")
+
+    def _hold(self, settled: dict[int, Settlement]) -> dict[int, Settlement]:
+        """Those that can be told now. RabbitMQ puts what is given back before all else, in the order in which it
+        comes, and delivers it at once: given back one by one, messages would change places."""
+        self._held |= {tag for tag, settlement in settled.items() if settlement is Settlement.RELEASE}
+        return {tag: settlement for tag, settlement in settled.items() if settlement is Settlement.DONE}
+
+    async def _give_back_in_order(self) -> None:
+        """Take no more, and when nothing is with a handler, give back everything, oldest first, and begin anew."""
+        await self._stop_consuming()
+        not_handed_out = {record[0] for record in self._arrived}
+        if self._out.keys() - self._held - not_handed_out:
+            return
+        self._arrived.clear()
+        self._held.clear()
+        self._tell(dict.fromkeys(self._out, Settlement.RELEASE))
+        self._link.stream.flush()
+        self._asked = 0.0
+
+    async def _stop_consuming(self) -> None:
+        if self._consumer is not None:
+            assert self._channel is not None
+            async with self._link.calling(CLOSE_TIMEOUT):
+                await self._channel.basic_cancel(self._consumer)
+            self._consumer = None
 
     def _tell(self, settled: dict[int, Settlement]) -> None:
         if not settled:
@@ -260,12 +292,11 @@ class RabbitReceiver:
         self._closed = True
         self._go_on()
         if self._channel is not None:
-            if self._ended is None and self._consumer is not None:
-                with suppress(Exception):
-                    async with asyncio.timeout(CLOSE_TIMEOUT):
-                        await self._channel.basic_cancel(self._consumer)
+            with suppress(Exception):
                 if self._ended is None:
-                    self._tell(dict.fromkeys(self._out, Settlement.RELEASE))
+                    await self._stop_consuming()
+            if self._ended is None:
+                self._tell(dict.fromkeys(self._out, Settlement.RELEASE))
             await self._link.drop(self._channel)
         if self._turn is not None:
             with suppress(Exception):

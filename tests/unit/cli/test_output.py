@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqkit.cli.output import body_fields, harmless, header_text, line, readable, shown, table
+from mqkit.cli.output import body_fields, harmless, header_text, line, put, readable, shown, table
 
 
 @given(st.text())
@@ -53,7 +53,9 @@ def test_bytes_in_a_header_are_shown_as_text() -> None:
     assert header_text(b"caf\xc3\xa9 \xff") == "caf\u00e9 \\xff"
 
 
-def test_numbers_stand_at_the_right_and_nothing_is_cut_off_in_a_pipe() -> None:
+def test_numbers_stand_at_the_right_and_nothing_is_cut_off_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     found = table("name", "count", numbers=["count"], long=["name"])
     assert [column.justify for column in found.columns] == ["left", "right"]
-    assert all(column.no_wrap for column in found.columns)
+    found.add_row("x" * 500, "7")
+    put(found)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [["name", "count"], ["x" * 500, "7"]]

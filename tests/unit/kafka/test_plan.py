@@ -27,7 +27,11 @@ def test_all_that_a_group_reads_and_writes_is_wanted() -> None:
     need = TopicNeed("orders", frozenset({"a", "b"}))
     names = [wanted.name for wanted in (topic_wanted(need), *beside(need, topic_wanted(need), {}))]
     assert len(names) == len(set(names))
-    expected = {tier.name for group in "ab" for tier in tiers("orders", group)} | {"orders.a.dlq", "orders.b.dlq"}
+    expected = {tier.name for group in "ab" for tier in tiers("orders", group)} | {
+        "orders",
+        "orders.a.dlq",
+        "orders.b.dlq",
+    }
     assert set(names) == expected
 
 

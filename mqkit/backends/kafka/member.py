@@ -1,0 +1,334 @@
+"""One Consumer and the partitions that it has: what is taken from them, what is committed, what the group takes away.
+
+When records are due is told in tiers.py, what is finished in offsets.py, what a commit says in partitions.py. All but
+`closing` is called from the one thread of the receiver that this belongs to; the driver's callbacks run within it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from threading import Thread
+from time import monotonic
+from typing import Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from mqkit.backend import Notify
+from mqkit.backends.kafka.faults import NO_TOPIC, DriverLog, Trouble, as_ours, log, mapped
+from mqkit.backends.kafka.offsets import LONGEST, Progress, decode, merged
+from mqkit.backends.kafka.partitions import Lease, Partition, message_of
+from mqkit.backends.kafka.tiers import Tier, due
+from mqkit.errors import ConnectionLost, MqkitError
+from mqkit.message import WireMessage
+
+SLICE: Final = 0.01
+"""Seconds of one wait in the driver: so long a wake may take. An idle receiver costs half a per cent of a core."""
+OVERREAD: Final = 32
+"""So many records are kept that came while nothing was wanted; then the partitions pause."""
+TELLING: Final = 1.0
+"""Seconds between commits that only tell what is with handlers."""
+RESERVING: Final = 1.0
+"""Seconds that a delivery waits for a commit of how far deliveries go, and then goes out uncounted."""
+PATIENCE: Final = 10.0
+"""Seconds for one answer of the broker."""
+
+Take = Callable[[Partition, int, WireMessage], None]
+"""What gets a record that is to be delivered: its partition, its offset, and what it holds."""
+
+
+class Member:
+    """A Consumer. It receives nothing before `join` or `follow`.
+
+    Raises:
+        ConfigurationError: settings that the driver refuses.
+    """
+
+    def __init__(
+        self, config: Mapping[str, object], tiers: Iterable[Tier], *, interval: float, trouble: Trouble, notify: Notify
+    ) -> None:
+        self._tiers = {tier.name: tier for tier in tiers}
+        self._interval = interval
+        self._notify = notify
+        self._name = str(config["group.id"])
+        self._partitions: dict[tuple[str | None, int | None], Partition] = {}
+        self._delayed: list[Partition] = []
+        self._remembered: dict[tuple[str, int], Progress] = {}
+        self._buffer: deque[Message] = deque()
+        self._parked = False
+        self._joined = False
+        self._leaving = False
+        self._changed: set[Partition] = set()
+        self._settled = False
+        self._settle_at = self._tell_at = 0.0
+        self._committing = 0
+        self._longest = LONGEST
+        self.end: MqkitError | None = None
+        """Why this cannot go on."""
+        callbacks = {"error_cb": trouble.hear, "on_commit": self._committed}
+        with mapped("the Kafka consumer's settings"):
+            self._consumer = Consumer({**config, **callbacks}, logger=DriverLog())
+
+    def join(self) -> None:
+        """Become a member of the group."""
+        self._joined = True
+        self._consumer.subscribe(
+            list(self._tiers), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+        )
+
+    def follow(self, places: Sequence[TopicPartition]) -> None:
+        """Read from these positions on, and commit nothing."""
+        self._consumer.list_topics(timeout=PATIENCE)  # or else it looks for the leaders only a second later
+        for place in places:
+            self._add(Partition(self._tiers[place.topic], place.partition, None))
+        self._consumer.assign(list(places))
+
+    def answers(self, timeout: float) -> bool:
+        """Whether a broker answers in time."""
+        try:
+            self._consumer.list_topics(next(iter(self._tiers)), timeout)
+        except KafkaException:
+            return False
+        return True
+
+    # -- taking records
+
+    @property
+    def next_due(self) -> float:
+        """When a record that waits here is due, in seconds since the epoch; infinity if none waits."""
+        return min((part.waiting.next_due for part in self._delayed), default=float("inf"))
+
+    def keep(self) -> None:
+        """Take part in the group's life while no records are wanted."""
+        self.poll(0)
+        if len(self._buffer) >= OVERREAD and not self._parked:
+            self._parked = True
+            self._consumer.pause([part.place for part in self._partitions.values() if not part.paused])
+
+    def poll(self, timeout: float) -> None:
+        """Until something came, or the time is over."""
+        record = self._consumer.poll(timeout)
+        if record is not None:
+            self._buffer.append(record)
+
+    def take(self, limit: int, now: float, take: Take) -> int:
+        """Give up to `limit` records that are there and due to `take`; how many."""
+        left = limit
+        for part in self._delayed:
+            if part.waiting:
+                for offset, message in part.waiting.take(now, left):
+                    left -= 1
+                    self._give(part, offset, message, take)
+        while self._buffer and left:
+            left -= self._admit(self._buffer.popleft(), now, take)
+        if left:
+            if self._parked:
+                self._parked = False
+                self._consumer.resume([part.place for part in self._partitions.values() if not part.paused])
+            for record in self._consumer.consume(left, 0):
+                left -= self._admit(record, now, take)
+        if self._delayed:
+            self._regulate(now)
+        if self._joined and left < limit:
+            self._reserve()
+        return limit - left
+
+    def _admit(self, record: Message, now: float, take: Take) -> int:
+        error = record.error()
+        if error is not None:
+            ours = as_ours(error, f"group {self._name}")
+            self.end = ConnectionLost(str(ours)) if error.code() in NO_TOPIC else ours
+            return 0
+        part = self._partitions.get((record.topic(), record.partition()))
+        if part is None:
+            return 0  # it was taken away while its records lay in the queue
+        offset = record.offset()
+        assert offset is not None
+        if offset < part.tracker.following:
+            log.warning("%s: its log begins anew, so nothing in it counts as finished", part)
+            self._drop([part])
+            part = self._add(Partition(part.tier, part.number, None))
+        if not part.tracker.take(offset):
+            self._changed.add(part)
+            return 0
+        message = message_of(record)
+        if part.tier.step:
+            when = due(record.timestamp()[1], part.tier.step, now)
+            if when > now:
+                part.waiting.add(when, offset, len(message.body), (offset, message))
+                self._changed.add(part)
+                return 0
+        self._give(part, offset, message, take)
+        return 1
+
+    def _give(self, part: Partition, offset: int, message: WireMessage, take: Take) -> None:
+        self._changed.add(part)
+        take(part, offset, message)
+
+    def _regulate(self, now: float) -> None:
+        """Stop fetching where enough waits, go on where more is wanted."""
+        for part in self._delayed:
+            if part.waiting.full and not part.paused:
+                part.paused = True
+                self._consumer.pause([part.place])
+            elif part.paused and part.waiting.wants_more(now):
+                part.paused = False
+                if not self._parked:
+                    self._consumer.resume([part.place])
+
+    # -- committing
+
+    def settled(self, lease: Lease, *, finished: bool) -> None:
+        """A delivery of a partition that is ours came back."""
+        part = lease.partition
+        part.out -= 1
+        self._changed.add(part)
+        self._settled = True
+        if finished:
+            part.tracker.finish(lease.offset)
+
+    def commit_if_due(self) -> None:
+        """Commit what changed, if there was no commit for a while."""
+        if not self._changed or not self._joined or self._committing:
+            return
+        now = monotonic()
+        if self._settled and now >= self._settle_at:
+            self._settle_at = now + self._interval
+        elif now < self._tell_at:
+            return
+        self._tell_at = now + TELLING
+        self._commit(self._changed)
+
+    def _commit(self, parts: Iterable[Partition], *, leaving: bool = False) -> None:
+        """Send a commit; `_committed` hears of its end. It never waits: a broker that is away would hold us."""
+        places = [part.to_commit(self._longest, leaving=leaving) for part in parts]
+        self._changed.difference_update(list(parts))
+        self._settled = self._settled and bool(self._changed)
+        offsets = [place for place in places if place is not None]
+        if offsets:
+            self._committing += 1
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+
+    def _committed(self, error: KafkaError | None, places: Sequence[TopicPartition]) -> None:
+        """As the driver's `on_commit`: what failed is committed again, when its time comes."""
+        self._committing -= 1
+        for place in places:
+            failed = place.error or error
+            if failed is None:
+                continue
+            log.debug("commit of %s: %s", place, failed)
+            if failed.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
+                self._longest //= 2
+            part = self._partitions.get((place.topic, place.partition))
+            if part is not None:
+                self._changed.add(part)
+
+    def _reserve(self) -> None:
+        """Tell how far records are handed out, before they are: a process may end with the first of them."""
+        parts = [part for part in self._changed if part.must_reserve()]
+        if parts:
+            self._commit(parts)
+            deadline = monotonic() + RESERVING
+            while self._committing and monotonic() < deadline:
+                self.poll(SLICE)
+
+    # -- what the group gives and takes, within poll
+
+    def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        if not places or self._leaving:
+            return
+        starts = []
+        for place in consumer.committed(places, timeout=PATIENCE):
+            if place.error is not None:
+                raise KafkaException(place.error)
+            part = self._add(self._restored(consumer, place))
+            low = part.tracker.following
+            starts.append(TopicPartition(place.topic, place.partition, low if low >= 0 else OFFSET_BEGINNING))
+        consumer.incremental_assign(starts)
+        self._notify("rebalance", f"got {_listed(places)}")
+
+    def _restored(self, consumer: Consumer, committed: TopicPartition) -> Partition:
+        """A partition as its last owner left it; where that was us, with what we could not commit any more."""
+        tier, number = self._tiers[committed.topic], committed.partition
+        progress = None if committed.offset < 0 else decode(committed.offset, committed.metadata)
+        mine = self._remembered.pop((committed.topic, number), None)
+        if mine is not None:
+            progress = mine if progress is None else merged(replace(progress, reserved=0), mine)
+        elif progress is not None and progress.reserved > progress.low:  # an end out of order
+            _, end = consumer.get_watermark_offsets(committed, timeout=PATIENCE)
+            progress = replace(progress, reserved=min(progress.reserved, end))
+        part = Partition(tier, number, progress)
+        if progress is not None and progress.out:
+            self._changed.add(part)
+        return part
+
+    def _revoked(self, _consumer: Consumer, places: list[TopicPartition]) -> None:
+        parts = self._of(places)
+        if parts:
+            self._commit(parts, leaving=True)
+            self._notify("rebalance", f"gave {_listed(places)}")
+            self._drop(parts)
+
+    def _lost(self, _consumer: Consumer, places: list[TopicPartition]) -> None:
+        parts = self._of(places)
+        if parts:
+            known = {(part.tier.name, part.number): part.tracker.progress() for part in parts}
+            self._remembered |= {place: progress for place, progress in known.items() if progress.low >= 0}
+            self._drop(parts)
+            self._notify("rebalance", f"lost {_listed(places)}")
+
+    def _of(self, places: Iterable[TopicPartition]) -> list[Partition]:
+        found = (self._partitions.get((place.topic, place.partition)) for place in places)
+        return [part for part in found if part is not None]
+
+    def _add(self, part: Partition) -> Partition:
+        part.member = self
+        self._partitions[part.tier.name, part.number] = part
+        self._delayed = [part for part in self._partitions.values() if part.tier.step]
+        return part
+
+    def _drop(self, parts: Iterable[Partition]) -> None:
+        """Their deliveries are not ours any more."""
+        for part in parts:
+            del self._partitions[part.tier.name, part.number]
+            part.member = None
+            self._changed.discard(part)
+        self._delayed = [part for part in self._partitions.values() if part.tier.step]
+        known = self._partitions.keys()
+        self._buffer = deque(record for record in self._buffer if (record.topic(), record.partition()) in known)
+
+    # -- leaving
+
+    def closing(self) -> Thread:
+        """Commit what is finished and leave, in a thread that ends when that is done, or never.
+
+        The driver waits for the last commit without a limit: while no broker answers, for minutes.
+        """
+        self._leaving = True
+        try:
+            if self._joined:
+                self._commit(list(self._partitions.values()), leaving=True)
+        except KafkaException as failure:
+            log.debug("the last commit of group %s: %s", self._name, failure)
+        self._drop(list(self._partitions.values()))
+        consumer = self._consumer
+        del self._consumer
+        return closing(consumer)
+
+
+def closing(consumer: Consumer) -> Thread:
+    """A thread that closes a consumer."""
+
+    def close() -> None:
+        try:
+            consumer.close()
+        except (KafkaException, RuntimeError) as failure:
+            log.debug("closing a consumer: %s", failure)
+
+    thread = Thread(target=close, name="mqkit-kafka-close", daemon=True)
+    thread.start()
+    return thread
+
+
+def _listed(places: Sequence[TopicPartition]) -> str:
+    names = sorted(f"{place.topic}[{place.partition}]" for place in places)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
