@@ -29,6 +29,7 @@ from mqkit.backend import (
     Settlements,
     Subscription,
 )
+from mqkit.errors import ClosedError
 from mqkit.message import Delivery, Outgoing
 from mqkit.topology import Finding, Topology
 
@@ -278,12 +279,23 @@ class _Thread:
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(1, name)
         self._loop = asyncio.get_running_loop()
+        self._ended = False
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._ended:
+            raise ClosedError("this session is closed")
         return await self._loop.run_in_executor(self._executor, partial(call, *args, **kwargs))
 
-    def end(self) -> None:
-        self._executor.shutdown(wait=False)
+    async def end(self, close: Callable[[], None] | None = None) -> None:
+        """Run `close`, and let the thread go; nothing the second time."""
+        if self._ended:
+            return
+        try:
+            if close is not None:
+                await self.run(close)
+        finally:
+            self._ended = True
+            self._executor.shutdown(wait=False)
 
 
 class ThreadedSender:
@@ -299,8 +311,7 @@ class ThreadedSender:
 
     async def close(self) -> None:
         """As Sender.close."""
-        await self._thread.run(self._sender.close)
-        self._thread.end()
+        await self._thread.end(self._sender.close)
 
 
 class ThreadedReceiver:
@@ -325,8 +336,7 @@ class ThreadedReceiver:
     async def close(self) -> None:
         """As Receiver.close."""
         self._receiver.wake()
-        await self._thread.run(self._receiver.close)
-        self._thread.end()
+        await self._thread.end(self._receiver.close)
 
 
 class ThreadedBackend:
@@ -354,7 +364,7 @@ class ThreadedBackend:
         try:
             return ThreadedSender(thread, await thread.run(self._backend.open_sender))
         except BaseException:
-            thread.end()
+            await thread.end()
             raise
 
     async def open_receiver(self, subscription: Subscription, notify: Notify) -> Receiver:
@@ -363,7 +373,7 @@ class ThreadedBackend:
         try:
             return ThreadedReceiver(thread, await thread.run(self._backend.open_receiver, subscription, notify))
         except BaseException:
-            thread.end()
+            await thread.end()
             raise
 
     async def inspect(self, topic: str, group: str) -> Counts:

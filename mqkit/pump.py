@@ -342,6 +342,8 @@ class Pump:
                 level, "%s topic=%s group=%s id=%s attempt=%d %s",
                 kind, self._subscription.topic, self._subscription.group, outcome.id, outcome.attempt,
                 " ".join(detail.split())[:300],
+                extra={"event": kind, "topic": self._subscription.topic, "group": self._subscription.group,
+                       "id": outcome.id, "attempt": outcome.attempt},
             )  # fmt: skip
         self._emit(
             Event(

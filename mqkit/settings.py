@@ -112,8 +112,14 @@ def load(arguments: Mapping[str, object]) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type] # pydantic checks them
     except ValidationError as error:
+        known = ", ".join(Settings.model_fields)
         problems = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
+            f"{'.'.join(map(str, e['loc']))}: "
+            + (
+                f"no such setting; there is {known}"
+                if e["type"] == "extra_forbidden" and len(e["loc"]) == 1
+                else e["msg"]
+            )
             for e in error.errors(include_url=False, include_context=False)
         ]
         raise ConfigurationError(f"settings (arguments, MQKIT_ environment, {FILE}): {'; '.join(problems)}") from error

@@ -65,7 +65,7 @@ class Topic(Generic[T]):
 
     @overload
     def __init__(
-        self: "Topic[T]",
+        self,
         name: str,
         schema: type[T],
         *,
@@ -76,7 +76,7 @@ class Topic(Generic[T]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "Topic[T]",
+        self,
         name: str,
         schema: type[T],
         *,

@@ -31,8 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     )
 )
 """Imports go down only: each room imports from layers below its own."""
-PURE = "message errors signals verdict envelope codec retry topology topic events backend middleware registry hookspecs durations".split()
-"""Decisions, facts and shapes: no clock, no waiting, no network."""
+PURE = ("message", "errors", "signals", "verdict", "envelope", "codec", "retry", "topology", "topic", "events", "backend", "middleware", "registry", "hookspecs", "durations")"""Decisions, facts and shapes: no clock, no waiting, no network."""
 TIMELESS = ("pump", "producer", "dead", "handler")
 """Orchestration: it waits through its ports alone."""
 WAITING = {"asyncio", "threading", "time", "socket", "select", "selectors", "concurrent", "multiprocessing", "signal"}
@@ -48,8 +47,12 @@ LONG: dict[str, str] = {
     "bridge.py": "all that knows about sync and async, in one place on purpose",
 }
 """Files of more than 400 lines, and why."""
-FORBIDDEN_NAMES = re.compile(r"(?:^|_)(utils?|helpers?|common|base|managers?|misc)(?:_|$)|[a-z](Manager|Helper|Util|Factory|Base)$|^Base[A-Z]")
-REGISTRIES = tuple(".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("maven", "org")))
+FORBIDDEN_NAMES = re.compile(
+    r"(?:^|_)(utils?|helpers?|common|base|managers?|misc)(?:_|$)|[a-z](Manager|Helper|Util|Factory|Base)$|^Base[A-Z]"
+)
+REGISTRIES = tuple(
+    ".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("maven", "org"))
+)
 
 
 def modules(folder: Path = HOUSE) -> list[Path]:
@@ -76,7 +79,9 @@ def imports(path: Path) -> Iterator[str]:
             source = ".".join([*parent, *([node.module] if node.module else [])])
             for alias in node.names:
                 inner = f"{source}.{alias.name}"
-                is_module = (ROOT / inner.replace(".", "/")).with_suffix(".py").exists() or (ROOT / inner.replace(".", "/")).is_dir()
+                is_module = (ROOT / inner.replace(".", "/")).with_suffix(".py").exists() or (
+                    ROOT / inner.replace(".", "/")
+                ).is_dir()
                 yield inner if source.startswith("mqkit") and is_module else source
 
 
@@ -152,12 +157,18 @@ def test_only_backends_import_drivers() -> None:
 
 
 def loaded_by(code: str) -> set[str]:
-    out = subprocess.run([sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+    )
     return set(out.stdout.split())
 
 
 @pytest.mark.parametrize(
-    "code", ["import mqkit", "import mqkit.backends.rabbitmq, mqkit.backends.kafka, mqkit.backends.sqlite, mqkit.backends.memory"]
+    "code",
+    [
+        "import mqkit",
+        "import mqkit.backends.rabbitmq, mqkit.backends.kafka, mqkit.backends.sqlite, mqkit.backends.memory",
+    ],
 )
 def test_importing_loads_no_driver(code: str) -> None:
     loaded = loaded_by(code)
@@ -232,7 +243,11 @@ def test_every_method_of_the_seam_is_specified() -> None:
 
 
 def test_both_colours_of_the_seam_say_the_same_words() -> None:
-    for plain, blocking in (("Backend", "BlockingBackend"), ("Sender", "BlockingSender"), ("Receiver", "BlockingReceiver")):
+    for plain, blocking in (
+        ("Backend", "BlockingBackend"),
+        ("Sender", "BlockingSender"),
+        ("Receiver", "BlockingReceiver"),
+    ):
 
         def words(name: str) -> dict[str, list[str]]:
             return {
@@ -251,7 +266,9 @@ def test_the_rooms_are_listed_in_the_front_door() -> None:
 
 
 def tracked() -> list[Path]:
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if listed.returncode:
         pytest.skip("not a git checkout")
     return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]

@@ -66,24 +66,11 @@ def _cell(value: object) -> Text:
 
 
 def _promises(specs: Sequence[BackendSpec]) -> str:
-    """A table in Markdown: promises down, backends across."""
-    from mqkit.testing.promises import PROMISES
+    """The table of the README: promises down, backends across."""
+    from mqkit.testing.promises import kept, markdown
 
-    rows = [["", "promise", *(spec.name for spec in specs)], ["---", "---", *(":-:" for _ in specs)]]
-    for promise in PROMISES:
-        kept = (_kept(spec.capabilities, promise.needs, tested=promise.covered) for spec in specs)
-        rows.append([promise.number, promise.text.replace("|", "\\|").replace("\n", " "), *kept])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    if not all(promise.covered for promise in PROMISES):
-        lines += ["", "?: the conformance suite has no test for it yet."]
-    return "\n".join(lines)
-
-
-def _kept(capabilities: Capabilities, needs: frozenset[str], *, tested: bool) -> str:
-    """What else a promise needs is a matter of the test's surroundings, not of the backend."""
-    if capabilities.lacking(needs & {field.name for field in fields(Capabilities)}):
-        return "-"
-    return "✓" if tested else "?"
+    capabilities = {spec.name: spec.capabilities for spec in specs}
+    return markdown(tuple(capabilities), lambda promise, name: "yes" if kept(promise, capabilities[name]) else "-")
 
 
 def _fields(spec: BackendSpec) -> dict[str, object]:

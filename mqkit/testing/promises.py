@@ -4,9 +4,11 @@
 needs pytest.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Final, TypeVar
+
+from mqkit.backend import Capabilities
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
@@ -105,6 +107,26 @@ PROMISES: Final = (
 BY_NUMBER: Final = {promise.number: promise for promise in PROMISES}
 MARK: Final = "promise"
 """The name of pytest's mark; its arguments are numbers, its `needs` a frozenset."""
+
+
+def kept(promise: Promise, capabilities: Capabilities) -> bool:
+    """Whether a backend with these capabilities declares to keep it. What else a test of it needs is its own affair."""
+    return not capabilities.lacking(promise.needs & {field.name for field in fields(Capabilities)})
+
+
+def markdown(backends: Sequence[str], cell: Callable[[Promise, str], str]) -> str:
+    """The covered promises as a table in Markdown, by room; `cell` says what stands under a backend's name."""
+    lines = [f"| | Promise | {' | '.join(backends)} |", f"| --- | --- | {' | '.join('---' for _ in backends)} |"]
+    room = ""
+    for promise in PROMISES:
+        if not promise.covered:
+            continue
+        if promise.number[0] != room:
+            room = promise.number[0]
+            lines.append(f"| **{room}** | **{ROOMS[room]}** | {' | '.join('' for _ in backends)} |")
+        cells = " | ".join(cell(promise, backend) for backend in backends)
+        lines.append(f"| {promise.number} | {promise.text} | {cells} |")
+    return "\n".join(lines)
 
 
 def promise(*numbers: str, needs: str = "") -> Callable[[Test], Test]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from mqkit.testing.promises import MARK, PROMISES, ROOMS
+from mqkit.testing.promises import MARK, PROMISES, Promise, markdown
 
 BEGIN: Final = "<!-- promises -->"
 END: Final = "<!-- /promises -->"
@@ -80,18 +80,12 @@ class Table:
 
     def markdown(self) -> str:
         """The table for a README: what holds where, without counts, so that a new test does not change it."""
-        lines = [
-            f"| | Promise | {' | '.join(self.backends)} |",
-            f"| --- | --- | {' | '.join('---' for _ in self.backends)} |",
-        ]
-        room = ""
-        for number, text, cells in self.rows():
-            if number[0] != room:
-                room = number[0]
-                lines.append(f"| **{room}** | **{ROOMS[room]}** | {' | '.join('' for _ in cells)} |")
-            shown = ["yes" if cell.isdigit() else cell for cell in cells]
-            lines.append(f"| {number} | {text} | {' | '.join(shown)} |")
-        return "\n".join(lines)
+
+        def cell(promise: Promise, backend: str) -> str:
+            shown = self.cell(promise.number, backend).shown()
+            return "yes" if shown.isdigit() else shown
+
+        return markdown(self.backends, cell)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -22,8 +22,17 @@ from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from mqkit.backend import BackendSpec, Capabilities, Counts, Notify, Settlement, Settlements, Subscription
-from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, LeaseLost, MqkitError, PublishError, Unroutable
-from mqkit.errors import map_errors
+from mqkit.errors import (
+    ClosedError,
+    ConfigurationError,
+    ConnectionLost,
+    ErrorTable,
+    LeaseLost,
+    MqkitError,
+    PublishError,
+    Unroutable,
+    map_errors,
+)
 from mqkit.hookspecs import hookimpl
 from mqkit.message import Delivery, Message, Outgoing, WireMessage
 from mqkit.middleware import Middleware
@@ -41,7 +50,7 @@ BYTES = "base64:"
 MEMBER = "alive"
 """The file that a member keeps locked."""
 log = logging.getLogger("mqkit.files")
-DISK = {OSError: lambda error: ConnectionLost(f"the folder cannot be used: {error}")}
+DISK: ErrorTable = {OSError: lambda error: ConnectionLost(f"the folder cannot be used: {error}")}
 
 
 class Name(NamedTuple):
@@ -64,7 +73,7 @@ class Name(NamedTuple):
 
 def names(folder: Path) -> list[Name]:
     """Of the messages in a folder, in order of position."""
-    return sorted(Name.read(text) for text in os.listdir(folder) if text != MEMBER)
+    return sorted(Name.read(text) for text in (path.name for path in folder.iterdir()) if text != MEMBER)
 
 
 def packed(message: WireMessage, returned: bool) -> bytes:  # noqa: FBT001 - one record
@@ -207,7 +216,9 @@ class FilesSender:
             for i, outgoing in enumerate(batch):
                 lanes = self._lanes(outgoing)
                 if not any(not lane.parts[-3].startswith(TAIL) for lane in lanes):
-                    rejected[i] = Unroutable(f"nothing would ever receive it: no such group of topic {outgoing.topic!r}")
+                    rejected[i] = Unroutable(
+                        f"nothing would ever receive it: no such group of topic {outgoing.topic!r}"
+                    )
                     continue
                 self._write(outgoing, lanes)
                 touched.update(lanes)
@@ -308,7 +319,14 @@ class FilesReceiver:
         wire, returned = unpacked((self._mine / str(name)).read_bytes())
         origin = f"{self._subscription.topic}/{name.position}"
         return Delivery(
-            wire, name, self._subscription.topic, self._subscription.group, origin, returned, name.times - 1, unique=True
+            wire,
+            name,
+            self._subscription.topic,
+            self._subscription.group,
+            origin,
+            returned,
+            name.times - 1,
+            unique=True,
         )
 
     def _keys_of_others(self) -> frozenset[str]:
@@ -379,7 +397,9 @@ def timing(message: Message[Any]) -> Generator[None]:
     try:
         yield
     finally:
-        log.info("%s.%s took %.1f ms for %s", message.topic, message.group, (time.perf_counter() - started) * 1e3, message.id)
+        log.info(
+            "%s.%s took %.1f ms for %s", message.topic, message.group, (time.perf_counter() - started) * 1e3, message.id
+        )
 
 
 @hookimpl

@@ -1,6 +1,5 @@
 """mqkit's contract on this backend: `pytest test_files.py`, with mqkit and mqkit-files installed."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ class FilesHarness(Harness):
             yield
         finally:
             self._root.unlink()
-            os.rename(away, self._root)
+            away.rename(self._root)
 
 
 class TestFiles(Conformance):

@@ -40,7 +40,9 @@ assert_type(invoices, Topic[Invoice])
 assert_type(by_function, Topic[Purchase])
 
 
-@app.subscribe(purchases, group="a", retry=Retry(attempts=6, wait_initial=1, wait_max=60), ordering="key", concurrency=32)
+@app.subscribe(
+    purchases, group="a", retry=Retry(attempts=6, wait_initial=1, wait_max=60), ordering="key", concurrency=32
+)
 async def bill(purchase: Purchase) -> None: ...
 
 
@@ -81,7 +83,7 @@ async def untyped(payload: Any) -> None: ...
 
 
 @app.subscribe(points, group="j")
-async def with_default(point: Point, verbose: bool = False) -> None: ...
+async def with_default(point: Point, level: int = 0) -> None: ...
 
 
 @app.subscribe(purchases, group="k")

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -128,10 +129,8 @@ class ScriptedReceiver:
     async def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
         self.limits.append(limit)
         if not self._error and not (limit and self._ready):
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._stir.wait(), timeout)
-            except TimeoutError:
-                pass
         self._stir.clear()
         if self._error:
             raise self._error

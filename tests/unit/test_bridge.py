@@ -14,7 +14,7 @@ import pytest
 from mqkit.backend import Settlement, Subscription
 from mqkit.backends.memory import MemoryBackend
 from mqkit.bridge import AsyncJob, AsyncPorts, ThreadedBackend, for_event_loop
-from mqkit.errors import ConnectionLost
+from mqkit.errors import ClosedError, ConnectionLost
 from mqkit.message import Outgoing, WireMessage
 from mqkit.topology import TopicNeed, Topology
 from tests.unit.virtual_time import VirtualPorts, run
@@ -107,8 +107,7 @@ def test_posting_works_from_any_thread_and_does_nothing_after_the_end() -> None:
         ports = AsyncPorts()
         thread = threading.Thread(target=ports.post, args=(called.set,))
         thread.start()
-        while not called.is_set():
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(called.wait, 20)
         thread.join()
         ports.close()
         return ports
@@ -188,6 +187,9 @@ def test_a_blocking_backend_serves_an_event_loop_one_thread_for_each_session() -
         await receiver.close()
         await sender.close()
         await sender.close()
+        for call in (receiver.receive(1, 1), receiver.settle([]), sender.send([], 1)):
+            with pytest.raises(ClosedError):
+                await call
         await backend.close()
 
     asyncio.run(asyncio.wait_for(main(), 30))

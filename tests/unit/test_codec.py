@@ -65,14 +65,18 @@ def nested() -> Order:
     return order
 
 
+def constructed(**fields: Any) -> Order:
+    return Order.model_construct(**fields)
+
+
 @pytest.mark.parametrize(
     ("make", "path"),
     [
         (mutated, "cds"),
         (constraint_violated, "cds"),
         (nested, "items.0.price"),
-        (lambda: Order.model_construct(customer=5), "customer"),
-        (lambda: Order.model_construct(cds=3), "customer"),
+        (lambda: constructed(customer=5), "customer"),
+        (lambda: constructed(cds=3), "customer"),
         (lambda: {"customer": "ann", "cds": "x"}, "cds"),
         (lambda: {"customer": "ann", "items": [{"name": "a"}]}, "items.0.price"),
         (lambda: Item(name="a", price=Decimal(1)), ""),
@@ -168,7 +172,9 @@ def test_what_is_encoded_is_decoded(schema: Any, payload: Any) -> None:
         (dict[str, float | None], lambda n: {"a": None, "b": n}),
     ],
 )
-def test_a_number_that_json_cannot_write_is_refused_and_never_turned_into_null(schema: Any, wrap: Any, number: float) -> None:
+def test_a_number_that_json_cannot_write_is_refused_and_never_turned_into_null(
+    schema: Any, wrap: Any, number: float
+) -> None:
     with pytest.raises((EncodeError, SchemaError)):
         codec(schema).encode(wrap(number))
 

@@ -21,7 +21,15 @@ from mqkit.verdict import Failure
 def dead(id: str, *, reason: str = "exhausted", error: str = "ValueError", key: bytes | None = None) -> WireMessage:
     delivery = Delivery(WireMessage(b'{"n": 1}', {"ce_id": id, "trace": "7"}, key), 1, "orders", "billing", "orders#1")
     return buried(
-        delivery, "ce_", id, reason=reason, attempts=3, failure=Failure(error, "no", "trace"), now=0.0, handler="h", service="s"
+        delivery,
+        "ce_",
+        id,
+        reason=reason,
+        attempts=3,
+        failure=Failure(error, "no", "trace"),
+        now=0.0,
+        handler="h",
+        service="s",
     )
 
 
@@ -71,8 +79,20 @@ def test_a_letter_tells_all_that_is_known() -> None:
     async def work(store: Store) -> None:
         await store.bury(dead("a", key=b"k"))
         (letter,) = await store.letters.list()
-        assert (letter.id, letter.reason, letter.error_type, letter.error, letter.attempts) == ("a", "exhausted", "ValueError", "no", 3)
-        assert (letter.origin, letter.handler, letter.service, letter.key, letter.body) == ("orders#1", "h", "s", "k", b'{"n": 1}')
+        assert (letter.id, letter.reason, letter.error_type, letter.error, letter.attempts) == (
+            "a",
+            "exhausted",
+            "ValueError",
+            "no",
+            3,
+        )
+        assert (letter.origin, letter.handler, letter.service, letter.key, letter.body) == (
+            "orders#1",
+            "h",
+            "s",
+            "k",
+            b'{"n": 1}',
+        )
         assert letter.headers == {"ce_id": "a", "trace": "7"}
         assert letter.as_dict()["body"] == '{"n": 1}'
 

@@ -37,7 +37,14 @@ names = st.text("abcdefgh-_XYZ", min_size=1, max_size=30).filter(
 )
 user_headers = st.dictionaries(names, texts, max_size=5)
 values: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | texts | st.binary(max_size=50) | st.decimals() | st.datetimes(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | texts
+    | st.binary(max_size=50)
+    | st.decimals()
+    | st.datetimes(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=5,
 )
@@ -52,7 +59,14 @@ def delivered(wire: WireMessage, **rest: Any) -> Delivery:
 
 
 def sealed(**rest: Any) -> WireMessage:
-    given: dict[str, Any] = {"prefix": "ce_", "id": "1", "source": "shop", "type": "Order", "now": NOW, "content_type": "application/json"}
+    given: dict[str, Any] = {
+        "prefix": "ce_",
+        "id": "1",
+        "source": "shop",
+        "type": "Order",
+        "now": NOW,
+        "content_type": "application/json",
+    }
     return seal(b"{}", **given | rest)
 
 
@@ -121,7 +135,9 @@ def test_any_key_survives_being_text(key: bytes) -> None:
 
 
 @given(st.dictionaries(names | hostile_names, values, max_size=8), st.booleans(), st.none() | texts)
-def test_hostile_headers_are_an_envelope_error_or_harmless(headers: dict[str, Any], returned: bool, id: str | None) -> None:
+def test_hostile_headers_are_an_envelope_error_or_harmless(
+    headers: dict[str, Any], returned: bool, id: str | None
+) -> None:
     delivery = delivered(WireMessage(b"x", headers, id=id), returned=returned, origin="orders@5", unique=True)
     try:
         envelope = unseal(delivery, new_id="new", now=NOW)
@@ -200,7 +216,13 @@ def test_where_the_id_comes_from_and_that_copies_keep_it(
 
 def test_a_message_without_anything_gets_defaults() -> None:
     envelope = unseal(delivered(WireMessage(b"")), new_id="new", now=NOW)
-    assert (envelope.id, envelope.type, envelope.source, envelope.time, envelope.content_type) == ("new", None, None, None, None)
+    assert (envelope.id, envelope.type, envelope.source, envelope.time, envelope.content_type) == (
+        "new",
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -215,9 +237,19 @@ def copies(delivery: Delivery) -> dict[str, WireMessage]:
     envelope = unseal(delivery, new_id="new", now=NOW)
     return {
         "postponed": postponed(delivery, "ce_", envelope),
-        "retried": retried(delivery, "ce_", envelope.id, attempts=envelope.attempts + 1, failure=FAILURE, now=NOW, delay=5),
+        "retried": retried(
+            delivery, "ce_", envelope.id, attempts=envelope.attempts + 1, failure=FAILURE, now=NOW, delay=5
+        ),
         "buried": buried(
-            delivery, "ce_", envelope.id, reason="exhausted", attempts=3, failure=FAILURE, now=NOW, handler="h", service="s"
+            delivery,
+            "ce_",
+            envelope.id,
+            reason="exhausted",
+            attempts=3,
+            failure=FAILURE,
+            now=NOW,
+            handler="h",
+            service="s",
         ),
         "replayed": replayed(delivery, "ce_", envelope.id),
     }
@@ -228,11 +260,23 @@ def copies(delivery: Delivery) -> dict[str, WireMessage]:
     body=st.binary(max_size=50), key=st.none() | st.binary(max_size=20), content_type=st.none() | texts,
 )  # fmt: skip
 def test_copies_keep_body_key_id_properties_and_all_that_belongs_to_the_user(
-    user: dict[str, HeaderValue], properties: dict[str, HeaderValue], body: bytes, key: bytes | None, content_type: str | None
+    user: dict[str, HeaderValue],
+    properties: dict[str, HeaderValue],
+    body: bytes,
+    key: bytes | None,
+    content_type: str | None,
 ) -> None:
-    delivery = delivered(WireMessage(body, {**user, "ce_id": "7"}, key, content_type, "wire", properties), returned=True)
+    delivery = delivered(
+        WireMessage(body, {**user, "ce_id": "7"}, key, content_type, "wire", properties), returned=True
+    )
     for copy in copies(delivery).values():
-        assert (copy.body, copy.key, copy.content_type, copy.id, copy.properties) == (body, key, content_type, "wire", properties)
+        assert (copy.body, copy.key, copy.content_type, copy.id, copy.properties) == (
+            body,
+            key,
+            content_type,
+            "wire",
+            properties,
+        )
         kept = {name: value for name, value in copy.headers.items() if not name.startswith("mqkit-")}
         assert repr(kept) == repr({**user, "ce_id": "7"})
 
@@ -269,7 +313,9 @@ def test_attempts_and_the_first_failure_go_on_from_copy_to_copy() -> None:
 
 
 def test_a_dead_letter_tells_all_that_is_known_and_a_replay_forgets_it() -> None:
-    delivery = delivered(WireMessage(b"", {"ce_id": "1", "mqkit-due": repr(NOW)}), returned=True, origin="orders[3]@1042")
+    delivery = delivered(
+        WireMessage(b"", {"ce_id": "1", "mqkit-due": repr(NOW)}), returned=True, origin="orders[3]@1042"
+    )
     letter = copies(delivery)["buried"]
     told = bookkeeping(delivered(letter))
     assert told == {

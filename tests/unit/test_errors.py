@@ -8,6 +8,7 @@ from mqkit import errors
 from mqkit.errors import (
     BackendError,
     ConnectionLost,
+    ErrorTable,
     FieldError,
     MessageTooLarge,
     MqkitError,
@@ -67,7 +68,7 @@ def test_errors_say_what_is_wrong() -> None:
 
 
 def test_the_nearest_class_of_a_drivers_error_decides() -> None:
-    table = {OSError: lambda e: BackendError("os"), ConnectionError: lambda e: ConnectionLost(f"lost: {e}")}
+    table: ErrorTable = {OSError: lambda e: BackendError("os"), ConnectionError: lambda e: ConnectionLost(f"lost: {e}")}
     cause = ConnectionResetError("by peer")
     with pytest.raises(ConnectionLost, match="lost: by peer") as caught, map_errors(table):
         raise cause
@@ -77,7 +78,7 @@ def test_the_nearest_class_of_a_drivers_error_decides() -> None:
 
 
 def test_our_own_errors_and_strangers_pass() -> None:
-    table = {Exception: lambda e: BackendError("mapped")}
+    table: ErrorTable = {Exception: lambda e: BackendError("mapped")}
     with pytest.raises(Unroutable), map_errors(table):
         raise Unroutable("mine")
     with pytest.raises(KeyboardInterrupt), map_errors(table):

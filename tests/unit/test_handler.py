@@ -43,7 +43,9 @@ def handler_of(function: Callable[..., Any], ports: AsyncPorts, **rest: Any) -> 
 
 
 def delivery(body: bytes = b"{}", headers: Any = None, **rest: Any) -> Delivery:
-    return Delivery(WireMessage(body, {"ce_id": "1", **(headers or {})}, key=rest.pop("key", None)), 1, "orders", "billing", **rest)
+    return Delivery(
+        WireMessage(body, {"ce_id": "1", **(headers or {})}, key=rest.pop("key", None)), 1, "orders", "billing", **rest
+    )
 
 
 def process(function: Callable[..., Any], got: Delivery | None = None, spent: int = 0, **rest: Any) -> Outcome:
@@ -67,7 +69,12 @@ def test_a_handler_sees_the_message_as_it_was_published() -> None:
     outcome = process(handler, got)
     assert (outcome.verdict, outcome.attempt, outcome.id) == (Done(), 3, "1")
     (message,) = seen
-    assert (message.payload, message.id, message.topic, message.group) == (Order(customer="bob"), "1", "orders", "billing")
+    assert (message.payload, message.id, message.topic, message.group) == (
+        Order(customer="bob"),
+        "1",
+        "orders",
+        "billing",
+    )
     assert (message.source, message.type, message.headers, message.attempt) == ("shop", "Order", {"trace": "7"}, 3)
     assert (message.body, message.key) == (b'{"customer": "bob"}', "k\udcff")
 
@@ -118,7 +125,9 @@ def test_what_is_not_due_is_postponed_unless_it_was_tried_in_place_before() -> N
     assert process(handler, delivery(headers={"mqkit-due": repr(START)})).verdict == Done()
 
 
-@pytest.mark.parametrize("error", [ConnectionLost("x"), PublishError(unknown={0: ConnectionLost("x")}), ClosedError("x")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [ConnectionLost("x"), PublishError(unknown={0: ConnectionLost("x")}), ClosedError("x")], ids=repr
+)
 def test_a_broken_broker_is_never_blamed_on_the_message(error: Exception) -> None:
     async def handler(order: Order) -> None:
         raise error
@@ -149,8 +158,8 @@ def test_a_timeout_of_the_handlers_own_is_told_as_it_is() -> None:
     async def handler(order: Order) -> None:
         raise TimeoutError("the bank")
 
-    for options in ({}, {"timeout": 3}):
-        verdict = process(handler, **options).verdict
+    for timeout in (None, 3):
+        verdict = process(handler, timeout=timeout).verdict
         assert isinstance(verdict, Again)
         assert verdict.failure.text == "the bank"
 
@@ -209,7 +218,7 @@ async def real_work(ran: list[str], order: Order) -> None:
     ran.append(order.customer)
 
 
-class Callable_:
+class Till:
     def __init__(self, ran: list[str]) -> None:
         self.ran = ran
 
@@ -232,8 +241,8 @@ def plain_decorator(function: Callable[..., Any]) -> Callable[..., Any]:
     "make",
     [
         lambda ran: functools.partial(real_work, ran),
-        lambda ran: Callable_(ran),
-        lambda ran: Callable_(ran).method,
+        Till,
+        lambda ran: Till(ran).method,
         lambda ran: plain_decorator(functools.partial(real_work, ran)),
         lambda ran: lambda order: real_work(ran, order),
     ],
@@ -253,7 +262,7 @@ def test_no_asynchronous_work_is_taken_for_done_before_it_ran(make: Any) -> None
         (lambda payload, message=None: None, False),
         (lambda payload, *rest: None, False),
         (lambda payload, *, option=1: None, False),
-        (Callable_([]).method, False),
+        (Till([]).method, False),
         (functools.partial(lambda a, payload, message: None, 1), True),
     ],
 )
@@ -262,7 +271,9 @@ def test_whether_a_function_wants_the_message(function: Any, expected: bool) -> 
 
 
 @pytest.mark.parametrize(
-    "function", [lambda: None, lambda a, b, c: None, lambda payload, *, needed: None, lambda **options: None], ids=range(4)
+    "function",
+    [lambda: None, lambda a, b, c: None, lambda payload, *, needed: None, lambda **options: None],
+    ids=range(4),
 )
 def test_what_cannot_be_called_with_a_payload_is_refused(function: Any) -> None:
     with pytest.raises(ConfigurationError, match="it is called as"):

@@ -58,7 +58,9 @@ def shelf(tmp_path: Path) -> Shelf:
 
 def test_a_plugin_is_found_by_its_entry_point_and_listed_with_its_distribution(shelf: Shelf) -> None:
     shelf.put("loud", SOUND)
-    told = shelf.run("print([p for p in Plugins().listing() if p.name == 'loud'], Plugins().collect('mqkit_listeners') == [print])")
+    told = shelf.run(
+        "print([p for p in Plugins().listing() if p.name == 'loud'], Plugins().collect('mqkit_listeners') == [print])"
+    )
     assert told == "[PluginInfo(name='loud', distribution='loud', version='1.2', hooks=('mqkit_listeners',))] True"
 
 
@@ -79,7 +81,9 @@ def test_a_plugin_that_cannot_be_imported_is_named_with_its_distribution_and_wha
 ) -> None:
     shelf.put("broken-one", source)
     told = shelf.run("Plugins()")
-    assert told.startswith("ConfigurationError: plugin 'broken-one' of broken-one (plugin_broken_one) cannot be loaded: ")
+    assert told.startswith(
+        "ConfigurationError: plugin 'broken-one' of broken-one (plugin_broken_one) cannot be loaded: "
+    )
     assert said in told
     assert "disable it by MQKIT_DISABLED_PLUGINS" in told
     assert shelf.run("print(len(Plugins(disabled=['broken-one']).listing()) > 0)") == "True"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -34,7 +35,9 @@ RESULTS: Topic[Any] = Topic("results", None)
 class Works:
     """A pump at a scripted backend, and all it is made of."""
 
-    def __init__(self, function: Callable[..., Any], *, grace: float, publish: Topic[Any] | None, **options: Any) -> None:
+    def __init__(
+        self, function: Callable[..., Any], *, grace: float, publish: Topic[Any] | None, **options: Any
+    ) -> None:
         self.backend = Scripted()
         self.ports = VirtualPorts()
         self.producer = Producer(self.backend, self.ports)
@@ -173,7 +176,9 @@ def test_skip_settles_without_a_copy_and_is_counted() -> None:
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("outcome", [ValueError("no"), Reject("no")], ids=["retry", "dead letter"])
-def test_a_copy_that_cannot_be_stored_leaves_the_original_and_is_tried_again(outcome: Exception, error: Exception) -> None:
+def test_a_copy_that_cannot_be_stored_leaves_the_original_and_is_tried_again(
+    outcome: Exception, error: Exception
+) -> None:
     calls = 0
 
     async def handler(payload: Any) -> None:
@@ -263,7 +268,9 @@ def test_what_is_not_due_is_sent_on_its_way_unseen_by_the_handler() -> None:
         raise AssertionError("its time has not come")
 
     async def work(works: Works) -> None:
-        token = works.backend.give(id="a", returned=True, headers={"mqkit-due": repr(START + 100), "mqkit-attempts": "1"})
+        token = works.backend.give(
+            id="a", returned=True, headers={"mqkit-due": repr(START + 100), "mqkit-attempts": "1"}
+        )
         await works.settled(token)
 
     works = pumping(handler, work)
@@ -284,7 +291,9 @@ def test_what_is_not_due_is_sent_on_its_way_unseen_by_the_handler() -> None:
         (b"[" * 100_000, {}, "undecodable"),
     ],
 )
-def test_what_cannot_be_read_is_a_dead_letter_before_any_handler(body: bytes, headers: dict[str, Any], reason: str) -> None:
+def test_what_cannot_be_read_is_a_dead_letter_before_any_handler(
+    body: bytes, headers: dict[str, Any], reason: str
+) -> None:
     async def handler(payload: Any) -> None:
         raise AssertionError("nothing to see")
 
@@ -402,7 +411,7 @@ def test_recovery_starts_at_once_and_then_backs_off() -> None:
             return await sound(*args)
 
         await until(lambda: works.pump.connected)
-        works.backend.open_receiver = open_receiver  # type: ignore[method-assign] # only watched
+        works.backend.open_receiver = open_receiver  # type: ignore[method-assign,assignment] # only watched
         works.backend.refuse_open.extend([ConnectionLost("cut")] * 8)
         works.backend.lose()
         cut = clock()
@@ -410,8 +419,8 @@ def test_recovery_starts_at_once_and_then_backs_off() -> None:
         assert opened[0] - cut < 0.02
 
     pumping(fine, work)
-    waits = [after - before for before, after in zip(opened, opened[1:], strict=False)]
-    assert all(later >= earlier for earlier, later in zip(waits, waits[1:], strict=False))
+    waits = [after - before for before, after in pairwise(opened)]
+    assert all(later >= earlier for earlier, later in pairwise(waits))
     assert waits[-1] > 1
     assert max(waits) <= 5
 
@@ -426,7 +435,7 @@ def test_sessions_that_end_as_soon_as_they_are_open_are_not_opened_in_a_tight_lo
             receiver.fail(ConnectionLost("the consumer was cancelled"))
             return receiver
 
-        works.backend.open_receiver = open_receiver  # type: ignore[method-assign] # a broker that changes its mind
+        works.backend.open_receiver = open_receiver  # type: ignore[method-assign,assignment] # a broker that changes its mind
         works.backend.lose()
         await asyncio.sleep(60)
         assert len(works.backend.receivers) < 40

@@ -20,7 +20,13 @@ class Both:
 
 def spec(name: str = "x", **changes: Any) -> BackendSpec:
     here = f"{__name__}:Both"
-    given: dict[str, Any] = {"summary": "", "schemes": (name,), "example_url": f"{name}://", "capabilities": Capabilities(), "blocking": here}
+    given: dict[str, Any] = {
+        "summary": "",
+        "schemes": (name,),
+        "example_url": f"{name}://",
+        "capabilities": Capabilities(),
+        "blocking": here,
+    }
     return BackendSpec(name=name, **given | changes)
 
 
@@ -29,7 +35,9 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
 
 
-@pytest.mark.parametrize(("url", "scheme"), [("memory://", "memory"), ("AMQP://h", "amqp"), ("sqlite:///a:b", "sqlite")])
+@pytest.mark.parametrize(
+    ("url", "scheme"), [("memory://", "memory"), ("AMQP://h", "amqp"), ("sqlite:///a:b", "sqlite")]
+)
 def test_the_scheme_of_a_url(url: str, scheme: str) -> None:
     assert scheme_of(url) == scheme
 
@@ -57,7 +65,13 @@ def test_passwords_are_masked(url: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["kafka://h?sasl.password=secret", "kafka://h?x=1&ssl_key_password=secret", "amqp://u:secret@[::1", "amqp://h?u=a:secret@b"]
+    "url",
+    [
+        "kafka://h?sasl.password=secret",
+        "kafka://h?x=1&ssl_key_password=secret",
+        "amqp://u:secret@[::1",
+        "amqp://h?u=a:secret@b",
+    ],
 )
 def test_a_password_is_masked_wherever_it_stands(url: str) -> None:
     assert "secret" not in masked(url)

@@ -139,7 +139,9 @@ class Mean(Exception):
 
 
 @pytest.mark.parametrize(
-    "error", [Mean(), ValueError("x" * 10**6), ValueError("\0 \ud800"), Exception(), KeyError("é")], ids=lambda e: type(e).__name__
+    "error",
+    [Mean(), ValueError("x" * 10**6), ValueError("\0 \ud800"), Exception(), KeyError("é")],
+    ids=lambda e: type(e).__name__,
 )
 def test_a_failure_is_bounded_text_that_every_broker_can_carry(error: Exception) -> None:
     try:

@@ -21,7 +21,25 @@ def test_names_that_every_backend_can_use(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "a.", ".a", "a..b", "a b", "é", "-a", "_a", "a/b", "a\n", "x" * (LONGEST + 1), "a.dlq", "retry", "a.delay.b", "*", "#"],
+    [
+        "",
+        ".",
+        "a.",
+        ".a",
+        "a..b",
+        "a b",
+        "é",
+        "-a",
+        "_a",
+        "a/b",
+        "a\n",
+        "x" * (LONGEST + 1),
+        "a.dlq",
+        "retry",
+        "a.delay.b",
+        "*",
+        "#",
+    ],
 )
 def test_names_that_some_backend_could_not_use(name: str) -> None:
     with pytest.raises(ConfigurationError, match="topic name"):
