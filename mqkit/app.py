@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from mqkit.backend import Backend, Counts
-from mqkit.bridge import AsyncPorts, Job, Signal, for_event_loop
+from mqkit.bridge import AsyncPorts, Job, Signal, for_event_loop, joined
 from mqkit.codec import TopicCodec
 from mqkit.dead import DeadLetters
 from mqkit.durations import Duration, seconds
@@ -287,11 +287,12 @@ class AsyncApp:
         finally:
             for pump in self._pumps:
                 pump.stop()
-            for job in jobs:
-                await job.join()
             self._pumps = []
-            if not was_open:
-                await self._close()
+            try:
+                await joined(jobs)
+            finally:
+                if not was_open:
+                    await self._close()
 
     async def run(self) -> None:
         """Work until SIGTERM, SIGINT or `stop()`; end within the grace. A second signal ends the process at once.

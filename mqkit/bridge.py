@@ -73,6 +73,18 @@ class Job(Protocol):
         ...
 
 
+async def joined(jobs: Sequence[Job]) -> None:
+    """Wait for the end of all of them, whatever becomes of one; then raise what the first that failed raised."""
+    first: Exception | None = None
+    for job in jobs:
+        try:
+            await job.join()
+        except Exception as error:  # noqa: BLE001 - raised below
+            first = first or error
+    if first is not None:
+        raise first
+
+
 class Ports(Protocol):
     """What orchestration needs of the world."""
 

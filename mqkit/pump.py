@@ -245,11 +245,13 @@ class Pump:
 
     @staticmethod
     def _instead(outcome: Outcome, error: MqkitError) -> None:
-        """What cannot be stored as it is: a dead letter goes without its traceback, a result becomes a dead letter."""
+        """What cannot be stored as it is: a dead letter goes without its traceback, all else becomes a dead letter."""
         verdict = outcome.verdict
         if isinstance(verdict, DeadLetter) and isinstance(error, MessageTooLarge):
             slim = Failure(verdict.failure.error, verdict.failure.text[:100])
             outcome.verdict = DeadLetter(verdict.reason, slim)
+        elif isinstance(verdict, (Again, Postpone)) and isinstance(error, MessageTooLarge):
+            outcome.verdict = DeadLetter("too-large", failure(error))
         elif isinstance(verdict, Done) and not getattr(error, "retryable", False):
             outcome.verdict = DeadLetter("result", failure(error))
 
@@ -305,7 +307,7 @@ class Pump:
 
     def _notify(self, kind: Literal["rebalance", "connected", "disconnected"], text: str) -> None:
         def tell() -> None:
-            log.info("%s: %s: %s", self._where, kind, text)
+            log.log(logging.INFO if kind == "rebalance" else logging.WARNING, "%s: %s: %s", self._where, kind, text)
             self._event(kind, detail=text)
 
         self._ports.post(tell)

@@ -11,19 +11,21 @@ STEPS: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 600.0, 3600.0)
 """Seconds. Brokers without delays of any length get one queue or topic for each of these; longer and odd delays go
 by several steps. Few enough to be declared, watched and counted for every group."""
 TOLERANCE = 0.5
-"""Seconds by which a delay may be rounded up to save a step. The contract (D2) allows 1 s on the whole way."""
+SHARE = 0.05
+"""A delay may be rounded up by so many seconds, or by this share of it, to save steps. D2 allows 1 s,
+or a tenth, on the whole way."""
 
 
 def step(delay: float) -> float:
     """The step that a message with `delay` seconds still to wait takes next.
 
-    The smallest step that covers the rest with at most TOLERANCE too much, or else the longest that fits in, after
+    The smallest step that covers the rest with hardly too much (TOLERANCE, SHARE), or else the longest that fits in, after
     which the rest is asked for again.
     """
     longest = STEPS[0]
     for candidate in STEPS:
         if delay <= candidate:
-            return candidate if candidate - delay <= TOLERANCE else longest
+            return candidate if candidate - delay <= max(TOLERANCE, SHARE * delay) else longest
         longest = candidate
     return longest
 

@@ -3,17 +3,25 @@
 MQKIT_TEST_AMQP_URL and MQKIT_TEST_KAFKA_URL name brokers to use instead of starting some.
 """
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.brokers import Broker, given, streaming, without
 
 if TYPE_CHECKING:
     import broker_containers
+
+
+# CI plays the same examples each time, so that a landing depends on the change alone; everybody else looks for new ones.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("developer", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 
 @pytest.fixture(scope="session")

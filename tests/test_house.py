@@ -31,7 +31,24 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     )
 )
 """Imports go down only: each room imports from layers below its own."""
-PURE = ("message", "errors", "signals", "verdict", "envelope", "codec", "retry", "topology", "topic", "events", "backend", "middleware", "registry", "hookspecs", "durations")"""Decisions, facts and shapes: no clock, no waiting, no network."""
+PURE = (
+    "message",
+    "errors",
+    "signals",
+    "verdict",
+    "envelope",
+    "codec",
+    "retry",
+    "topology",
+    "topic",
+    "events",
+    "backend",
+    "middleware",
+    "registry",
+    "hookspecs",
+    "durations",
+)
+"""Decisions, facts and shapes: no clock, no waiting, no network."""
 TIMELESS = ("pump", "producer", "dead", "handler")
 """Orchestration: it waits through its ports alone."""
 WAITING = {"asyncio", "threading", "time", "socket", "select", "selectors", "concurrent", "multiprocessing", "signal"}

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
 from mqkit.testing.conformance import Conformance, Harness
 
 

@@ -64,7 +64,8 @@ class RabbitHarness(Harness):
         async with await aio_pika.connect(self._plain_url) as connection:
             channel = await connection.channel(on_return_raises=True)
             exchange = await channel.get_exchange(topic, ensure=False)
-            message = aio_pika.Message(body, headers=headers, content_type=content_type, delivery_mode=2)
+            written = {name: bytearray(value) if isinstance(value, bytes) else value for name, value in headers.items()}
+            message = aio_pika.Message(body, headers=written, content_type=content_type, delivery_mode=2)
             await exchange.publish(message, key)
 
     def raw_receive(self, topic: str, group: str, number: int) -> Sequence[WireMessage]:

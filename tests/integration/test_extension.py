@@ -1,6 +1,7 @@
 """Extension, proved: a plugin is built, installed outside of this tree, found, tested by the contract, and used."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -105,8 +106,7 @@ def test_its_backend_keeps_the_contract(site: Site, tmp_path: Path) -> None:
         "-m", "pytest", "test_files.py", "-q", "-p", "mqkit.testing.report", "-p", "no:cacheprovider", "--strict-markers",
         "--timeout=120", cwd=tmp_path, timeout=580,
     )  # fmt: skip
-    assert " passed" in out
-    assert "failed" not in out.splitlines()[-1]
+    assert re.search(r"[1-9]\d passed", out.splitlines()[-1]), "many ran; that none failed, the exit code told"
 
 
 @pytest.mark.timeout(300)

@@ -375,11 +375,31 @@ def test_what_was_not_stored_when_the_session_went_is_forgotten_with_it() -> Non
         token = works.backend.give(id="a")
         await asyncio.sleep(6)
         works.backend.lose()
+        await until(lambda: len(works.backend.receivers) == 2)
+        works.backend.script = accept
         await works.settled(token)
+        await asyncio.sleep(10)
 
     works = pumping(handler, work)
     assert calls == 2
     assert works.backend.of("sent") == []
+
+
+def test_what_had_not_started_when_the_session_went_is_not_worked_at_twice() -> None:
+    calls = []
+
+    async def handler(payload: Any, message: Message[Any]) -> None:
+        calls.append(message.id)
+        await asyncio.sleep(1)
+
+    async def work(works: Works) -> None:
+        tokens = [works.backend.give(id=name) for name in "abc"]
+        await asyncio.sleep(0.5)
+        works.backend.lose()
+        await works.settled(*tokens)
+
+    pumping(handler, work, concurrency=1)
+    assert sorted(calls) == ["a", "a", "b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ messages = st.builds(
     st.none() | short,
     st.fixed_dictionaries({}, optional={
         "content_encoding": short, "priority": st.integers(0, 255), "correlation_id": short, "reply_to": short,
-        "timestamp": st.integers(0, 2**32).map(lambda number: datetime.fromtimestamp(number, tz=UTC)),
+        "timestamp": st.integers(0, 2**32 - 1).map(lambda number: datetime.fromtimestamp(number, tz=UTC)),
         "type": short, "app_id": short,
     }),
 )  # fmt: skip
