@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import ClassVar, TypeVar
+from urllib.parse import urlencode
 
 from mqkit.backend import Backend, Capabilities, Subscription
 from mqkit.bridge import for_event_loop
@@ -26,6 +27,12 @@ ABILITIES = {
     "destroy": "a group is deleted at the broker while it is worked on",
 }
 """What a harness may be able to do, beside what its backend is capable of."""
+
+
+def with_options(url: str, **options: object) -> str:
+    """`url` with these added to its query."""
+    base, _, query = url.partition("?")
+    return f"{base}?{'&'.join(filter(None, (query, urlencode(options))))}"
 
 
 class Harness:

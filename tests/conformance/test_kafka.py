@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from mqkit.backends.kafka import KafkaTopic
 from mqkit.message import Headers, WireMessage
 from mqkit.testing.conformance import Conformance, Harness
+from mqkit.testing.harness import with_options
 from tests.brokers import Broker
 
 SESSION = 6_000
@@ -27,7 +28,7 @@ class KafkaHarness(Harness):
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._servers = {"bootstrap.servers": urlsplit(broker.url).netloc}
-        super().__init__(f"{broker.url}/?rdkafka.session.timeout.ms={SESSION}")
+        super().__init__(with_options(broker.url, **{"rdkafka.session.timeout.ms": SESSION}))
 
     def interrupt(self) -> AbstractContextManager[None]:
         return self._broker.stopped()

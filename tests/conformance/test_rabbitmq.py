@@ -4,7 +4,7 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -13,9 +13,11 @@ import aio_pika
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError
 
 from mqkit.message import Headers, WireMessage
 from mqkit.testing.conformance import Conformance, Harness
+from mqkit.testing.harness import with_options
 from mqkit.testing.waiting import eventually
 from mqkit.topology import group_name
 from tests.brokers import Broker
@@ -30,13 +32,15 @@ class RabbitHarness(Harness):
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._plain_url = broker.url.partition("?")[0]
-        super().__init__(f"{broker.url}&max_message_bytes={LARGEST}")
+        self._restarted = False
+        super().__init__(with_options(broker.url, max_message_bytes=LARGEST))
 
     @property
     def largest(self) -> int:
         return LARGEST
 
     def interrupt(self) -> AbstractContextManager[None]:
+        self._restarted = True
         return self._broker.stopped()
 
     def disconnect(self) -> None:
@@ -83,7 +87,11 @@ class RabbitHarness(Harness):
         return WireMessage(body, headers, key and key.encode(), properties.content_type, properties.message_id)
 
     def cleanup(self, topics: Sequence[str]) -> None:
-        with self._channel() as channel:
+        if self._restarted:
+            # RabbitMQ 4.0: to delete a queue while it becomes leader crashes its dead-lettering worker, again and
+            # again, until the supervisor of all of them gives up; from then on every declaration fails
+            return
+        with suppress(AMQPError), self._channel() as channel:  # a queue that stays is no failure of the test
             for queue in self._queues():
                 if queue.startswith(tuple(f"{topic}." for topic in topics)):
                     channel.queue_delete(queue)
@@ -91,9 +99,11 @@ class RabbitHarness(Harness):
                 channel.exchange_delete(topic)
 
     def _queues(self) -> list[str]:
+        if not self._broker.management_url:
+            return []  # a broker that the user named, and without it nobody can tell
         management = urlsplit(self._broker.management_url)
         port, login = management.port, f"{management.username}:{management.password}"
-        request = Request(f"http://127.0.0.1:{port}/api/queues?columns=name&disable_stats=true")
+        request = Request(f"http://{management.hostname}:{port}/api/queues?columns=name&disable_stats=true")
         request.add_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")
         with urlopen(request, timeout=30) as answer:
             return [queue["name"] for queue in json.load(answer)]
@@ -111,3 +121,13 @@ class TestRabbitMQ(Conformance):
     @pytest.fixture
     def harness(self, rabbitmq_broker: Broker) -> Harness:
         return RabbitHarness(rabbitmq_broker)
+
+
+class OldRabbitHarness(RabbitHarness):
+    name = "rabbitmq 4.0"
+
+
+class TestOldRabbitMQ(Conformance):
+    @pytest.fixture
+    def harness(self, rabbitmq_old_broker: Broker) -> Harness:
+        return OldRabbitHarness(rabbitmq_old_broker)

@@ -524,7 +524,9 @@ def test_what_was_given_back_comes_before_what_waits(any_broker: Broker) -> None
         found = await collect(receiver, 10)
         await settle(receiver, found[:1], RELEASE)
         again = await collect(receiver, 1)
-        assert int(again[0].message.body) in {0, 10}  # 10 may be on its way already
+        await settle(receiver, again)
+        again += await collect(receiver, 1)
+        assert b"0" in {one.message.body for one in again}  # after 10 at the latest, which may be on its way already
         await receiver.close()
 
     at(any_broker, test)
@@ -584,6 +586,7 @@ def test_no_more_than_prefetch_are_out(rabbitmq_broker: Broker) -> None:
     at(rabbitmq_broker, test)
 
 
+@pytest.mark.timeout(300)
 def test_a_restart_in_the_middle_loses_nothing_and_is_told_at_once(any_broker: Broker) -> None:
     async def test(session: Session) -> None:
         await session.send(*(session.out(b"%d" % i) for i in range(20)))
@@ -599,7 +602,8 @@ def test_a_restart_in_the_middle_loses_nothing_and_is_told_at_once(any_broker: B
             await settle(receiver, found[10:])
         await receiver.close()
         again = await session.receiver()
-        bodies = [one.message.body for one in await collect(again, 11)]
+        # a retry whose time came while the broker started is sometimes forwarded only after RabbitMQ's own 180 s
+        bodies = [one.message.body for one in await collect(again, 11, timeout=220)]
         assert sorted(bodies) == sorted([b"%d" % i for i in range(10, 20)] + [b"waits"])
         with pytest.raises(LeaseLost):
             await settle(again, found[10:])

@@ -115,7 +115,9 @@ class Trouble:
     def __init__(self, servers: str) -> None:
         self.servers = servers
         self.down = False
-        """No broker can be reached."""
+        """No broker can be reached, it seems."""
+        self.gone = False
+        """A topic was deleted, it seems."""
         self._reason = ""
         self._refusal: KafkaError | None = None
 
@@ -125,6 +127,8 @@ class Trouble:
         log.debug("%s", error)
         if code == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
             self.down = True
+        elif code in NO_TOPIC:
+            self.gone = True
         elif code in REFUSED:
             self._refusal = error
         else:
@@ -132,7 +136,7 @@ class Trouble:
 
     def forget(self) -> None:
         """It works again."""
-        self.down = False
+        self.down = self.gone = False
         self._reason = ""
         self._refusal = None
 

@@ -22,7 +22,7 @@ from mqkit.errors import ConnectionLost, MqkitError
 from mqkit.message import WireMessage
 
 SLICE: Final = 0.01
-"""Seconds of one wait in the driver: so long a wake may take. An idle receiver costs half a per cent of a core."""
+"""Seconds of one wait in the driver: so long a wake may take. An idle receiver costs about one per cent of a core."""
 OVERREAD: Final = 32
 """So many records are kept that came while nothing was wanted; then the partitions pause."""
 TELLING: Final = 1.0
@@ -82,13 +82,13 @@ class Member:
             self._add(Partition(self._tiers[place.topic], place.partition, None))
         self._consumer.assign(list(places))
 
-    def answers(self, timeout: float) -> bool:
-        """Whether a broker answers in time."""
+    def missing(self, timeout: float) -> set[str] | None:
+        """Which of its topics are not there; None if no broker answers in time."""
         try:
-            self._consumer.list_topics(next(iter(self._tiers)), timeout)
+            known: set[str] = self._consumer.list_topics(timeout=timeout).topics.keys()
         except KafkaException:
-            return False
-        return True
+            return None
+        return self._tiers.keys() - known
 
     # -- taking records
 
@@ -167,7 +167,7 @@ class Member:
     def _regulate(self, now: float) -> None:
         """Stop fetching where enough waits, go on where more is wanted."""
         for part in self._delayed:
-            if part.waiting.full and not part.paused:
+            if part.waiting.full(now) and not part.paused:
                 part.paused = True
                 self._consumer.pause([part.place])
             elif part.paused and part.waiting.wants_more(now):
@@ -200,13 +200,18 @@ class Member:
 
     def _commit(self, parts: Iterable[Partition], *, leaving: bool = False) -> None:
         """Send a commit; `_committed` hears of its end. It never waits: a broker that is away would hold us."""
+        parts = list(parts)
         places = [part.to_commit(self._longest, leaving=leaving) for part in parts]
-        self._changed.difference_update(list(parts))
+        self._changed.difference_update(parts)
         self._settled = self._settled and bool(self._changed)
         offsets = [place for place in places if place is not None]
         if offsets:
-            self._committing += 1
-            self._consumer.commit(offsets=offsets, asynchronous=True)
+            try:
+                self._consumer.commit(offsets=offsets, asynchronous=True)
+                self._committing += 1
+            except KafkaException as failure:
+                self._changed.update(part for part in parts if not leaving)
+                log.debug("commit of group %s: %s", self._name, failure)
 
     def _committed(self, error: KafkaError | None, places: Sequence[TopicPartition]) -> None:
         """As the driver's `on_commit`: what failed is committed again, when its time comes."""
@@ -229,22 +234,30 @@ class Member:
             self._commit(parts)
             deadline = monotonic() + RESERVING
             while self._committing and monotonic() < deadline:
-                self.poll(SLICE)
+                self.poll(0.001)  # it goes on waiting after it has served a callback
 
     # -- what the group gives and takes, within poll
 
     def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         if not places or self._leaving:
             return
-        starts = []
-        for place in consumer.committed(places, timeout=PATIENCE):
+        try:
+            consumer.incremental_assign([self._start(consumer, place) for place in self._read(consumer, places)])
+        except KafkaException as failure:  # an exception must not leave a callback: the driver would mangle it
+            self.end = ConnectionLost(f"group {self._name}: {failure.args[0]}")
+        else:
+            self._notify("rebalance", f"got {_listed(places)}")
+
+    def _read(self, consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
+        found = consumer.committed(places, timeout=PATIENCE)
+        for place in found:
             if place.error is not None:
                 raise KafkaException(place.error)
-            part = self._add(self._restored(consumer, place))
-            low = part.tracker.following
-            starts.append(TopicPartition(place.topic, place.partition, low if low >= 0 else OFFSET_BEGINNING))
-        consumer.incremental_assign(starts)
-        self._notify("rebalance", f"got {_listed(places)}")
+        return found
+
+    def _start(self, consumer: Consumer, committed: TopicPartition) -> TopicPartition:
+        low = self._add(self._restored(consumer, committed)).tracker.following
+        return TopicPartition(committed.topic, committed.partition, low if low >= 0 else OFFSET_BEGINNING)
 
     def _restored(self, consumer: Consumer, committed: TopicPartition) -> Partition:
         """A partition as its last owner left it; where that was us, with what we could not commit any more."""
@@ -304,11 +317,8 @@ class Member:
         The driver waits for the last commit without a limit: while no broker answers, for minutes.
         """
         self._leaving = True
-        try:
-            if self._joined:
-                self._commit(list(self._partitions.values()), leaving=True)
-        except KafkaException as failure:
-            log.debug("the last commit of group %s: %s", self._name, failure)
+        if self._joined:
+            self._commit(list(self._partitions.values()), leaving=True)
         self._drop(list(self._partitions.values()))
         consumer = self._consumer
         del self._consumer

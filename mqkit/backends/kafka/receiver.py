@@ -15,12 +15,12 @@ from mqkit.backend import Notify, Settlement, Settlements
 from mqkit.backends.kafka.faults import Trouble, as_ours
 from mqkit.backends.kafka.member import SLICE, Member
 from mqkit.backends.kafka.partitions import Lease, Partition
-from mqkit.errors import ClosedError, LeaseLost, MqkitError
+from mqkit.errors import ClosedError, ConnectionLost, LeaseLost, MqkitError
 from mqkit.message import Delivery, WireMessage
 
 KEEP: Final = 0.25
 """Seconds between two polls while nothing is wanted."""
-PROBE: Final = 0.1
+PROBE: Final = 0.25
 """Seconds for an answer while no broker seems to be there, asked for every"""
 PROBE_EVERY: Final = 0.5
 """seconds."""
@@ -54,7 +54,7 @@ class KafkaReceiver:
                 for member in self._members:
                     member.commit_if_due()
                     self._end = self._end or member.end
-                if self._trouble.down:
+                if self._trouble.down or self._trouble.gone:
                     self._probe()
                 if found:
                     return found
@@ -96,28 +96,35 @@ class KafkaReceiver:
 
     def _wait(self, timeout: float) -> None:
         """On the topic itself: what comes to the tiers is seen a slice later, and what is due there in time."""
+        for member in self._members[:-1]:
+            member.poll(0)  # the driver tells of errors in poll alone, and not in consume
         next_due = min(member.next_due for member in self._members)
         self._members[-1].poll(max(0.001, min(timeout, next_due - time())))
 
     def _probe(self) -> None:
-        """Tell when no broker answers, and when one does again.
+        """Tell when no broker answers, and when one does again; end when a topic was deleted.
 
         The driver connects again by itself and, over a short outage, keeps the membership; a new session would have to
         wait until the broker has given up the old one.
         """
         if monotonic() < self._probe_at:
             return
-        if self._members[-1].answers(PROBE):
-            self._trouble.forget()
-            self._probe_at = 0.0
-            if self._away:
-                self._away = False
-                self._notify("connected", f"Kafka at {self._trouble.servers} answers again")
-        else:
-            self._probe_at = monotonic() + PROBE_EVERY
-            if not self._away:
-                self._away = True
-                self._notify("disconnected", str(self._trouble.ours("no broker answers")))
+        self._probe_at = monotonic() + PROBE_EVERY
+        missing: set[str] = set()
+        for member in self._members:
+            found = member.missing(PROBE)
+            if found is None:
+                if not self._away:
+                    self._away = True
+                    self._notify("disconnected", str(self._trouble.ours("no broker answers")))
+                return
+            missing |= found
+        if missing:
+            self._end = ConnectionLost(f"Kafka at {self._trouble.servers}: topic {min(missing)} was deleted")
+        self._trouble.forget()
+        if self._away:
+            self._away = False
+            self._notify("connected", f"Kafka at {self._trouble.servers} answers again")
 
     def settle(self, settlements: Settlements) -> None:
         """As BlockingReceiver.settle."""

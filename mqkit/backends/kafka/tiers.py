@@ -15,11 +15,13 @@ from mqkit.topology import STEPS, dead_name, delay_name, group_name, retry_name,
 T = TypeVar("T")
 
 HELD = 256
-"""At most so many records of one tier wait in memory, and"""
-HELD_BYTES = 1 << 20
-"""at most about so many bytes (one record may be larger)."""
+"""At most so many records of one tier wait in memory,"""
+HELD_SOON = 4096
+"""at most so many of which the last is due within"""
 AHEAD = 0.25
-"""Seconds before the last of them is due at which more are fetched: a fetch takes up to `fetch.wait.max.ms`."""
+"""seconds, since a fetch takes up to `fetch.wait.max.ms`, and"""
+HELD_BYTES = 1 << 20
+"""in any case at most about so many bytes (one record may be larger)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,12 @@ def due(timestamp: int, delay: float, now: float) -> float:
 class Waiting(Generic[T]):
     """The records of one tier partition that were fetched before their time."""
 
-    __slots__ = ("_bytes", "_heap")
+    __slots__ = ("_bytes", "_heap", "_latest")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, int, T]] = []
         self._bytes = 0
+        self._latest = 0.0  # no record that is held is due later
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -88,6 +91,7 @@ class Waiting(Generic[T]):
         """Hold a record until `when`."""
         heappush(self._heap, (when, offset, size, record))
         self._bytes += size
+        self._latest = max(self._latest, when)
 
     def take(self, now: float, limit: int) -> Iterable[T]:
         """Up to `limit` records that are due, the earliest first; they are no longer held."""
@@ -103,18 +107,11 @@ class Waiting(Generic[T]):
         """When the next one is due; infinity if none is held."""
         return self._heap[0][0] if self._heap else float("inf")
 
-    @property
-    def full(self) -> bool:
+    def full(self, now: float) -> bool:
         """No more may be fetched."""
-        return len(self._heap) >= HELD or self._bytes >= HELD_BYTES
+        most = HELD_SOON if self._latest - AHEAD <= now else HELD
+        return len(self._heap) >= most or self._bytes >= HELD_BYTES
 
     def wants_more(self, now: float) -> bool:
-        """Whether more should be fetched after it was full: all but a few are gone, or will be soon."""
-        if self._bytes >= HELD_BYTES:
-            return False
-        return len(self._heap) <= HELD // 4 or max(entry[0] for entry in self._heap) - AHEAD <= now
-
-    def clear(self) -> None:
-        """Let go of all."""
-        self._heap.clear()
-        self._bytes = 0
+        """Whether more should be fetched after it was full: most are gone, or all will be soon."""
+        return not self.full(now) and (len(self._heap) <= HELD // 4 or self._latest - AHEAD <= now)

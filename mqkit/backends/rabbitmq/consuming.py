@@ -1,13 +1,14 @@
 """Receiving over one channel: deliveries land in a deque as they arrive, and are read when they are asked for.
 
-A group that is ordered by key has one member at a time (turn.py); others stand by and ask again now and then, in
-`receive`. Closing gives back by nack what is out: RabbitMQ counts a message that was out when
-its channel closed as failed, and a nack (since 4.3) not.
+Closing gives back by nack what is out, which RabbitMQ, since 4.3, does not count as a failure. Not so in a group that
+is ordered by key, which has one member at a time (turn.py), others standing by: what is given back one by one changes
+places with what is just being delivered, but all that was out when a channel closed returns in its order at once. So
+there what is released is held until nothing is with a handler, and then goes back with its channel.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 
@@ -27,8 +28,9 @@ from mqkit.topology import dead_name, group_name
 
 EPOCHS = count(1)
 """One for each channel there ever was in this process."""
-STAND_BY = 0.5
-"""Seconds between the questions of a member that stands by."""
+SOON, STAND_BY = 0.02, 0.5
+"""Seconds between the questions of a member that stands by: soon, if it has the claim, and only its predecessor's
+messages are not back yet."""
 PREFETCH_MAX = 65_535
 
 
@@ -167,7 +169,8 @@ class RabbitReceiver:
             if self._woken or left <= 0:
                 break
             if self._consumer is None:
-                left = min(left, self._asked + STAND_BY - self._loop.time())
+                pause = SOON if self._turn is not None and self._turn.held else STAND_BY
+                left = min(left, self._asked + pause - self._loop.time())
                 if left <= 0:
                     await self._consume()
                     continue
@@ -220,52 +223,45 @@ class RabbitReceiver:
     async def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
         self._check()
-        settled: dict[int, Settlement] = {}
+        asked: dict[int, Settlement] = {}
         stale = 0
         for token, settlement in settlements:
             match token:
                 case (self._epoch, int(tag)) if tag in self._out and tag not in self._held:
-                    settled[tag] = settlement
+                    asked[tag] = settlement
                 case _:
                     stale += 1
-        if self._turn is not None:
-            settled = self._hold(settled)
-        self._tell(settled)
+        self._tell(asked if self._turn is None else await self._hold(asked))
         self._link.stream.flush()
-        if self._held:
-            await self._give_back_in_order()
         if not self._link.stream.writable:
             await self._link.stream.wait_writable()
             self._check()
         if stale:
             raise LeaseLost(f"{stale} deliveries of {self._queue!r} belong to this session no more")
 
-    def _hold(self, settled: dict[int, Settlement]) -> dict[int, Settlement]:
-        """Those that can be told now. RabbitMQ puts what is given back before all else, in the order in which it
-        comes, and delivers it at once: given back one by one, messages would change places."""
-        self._held |= {tag for tag, settlement in settled.items() if settlement is Settlement.RELEASE}
-        return {tag: settlement for tag, settlement in settled.items() if settlement is Settlement.DONE}
-
-    async def _give_back_in_order(self) -> None:
-        """Take no more, and when nothing is with a handler, give back everything, oldest first, and begin anew."""
-        await self._stop_consuming()
+    async def _hold(self, settled: Mapping[int, Settlement]) -> Mapping[int, Settlement]:
+        """Those that can be told now; when nothing is with a handler any more, what is held goes back."""
+        done = {tag: settlement for tag, settlement in settled.items() if settlement is Settlement.DONE}
+        self._held |= settled.keys() - done.keys()
         not_handed_out = {record[0] for record in self._arrived}
-        if self._out.keys() - self._held - not_handed_out:
-            return
+        if self._held and not self._out.keys() - self._held - done.keys() - not_handed_out:
+            self._tell(done)
+            await self._let_go()
+            return {}
+        return done
+
+    async def _let_go(self) -> None:
+        """Give back all that is out by closing the channel; `receive` opens another."""
+        channel, self._channel, self._consumer = self._channel, None, None
         self._arrived.clear()
         self._held.clear()
-        self._tell(dict.fromkeys(self._out, Settlement.RELEASE))
-        self._link.stream.flush()
+        self._out.clear()
         self._asked = 0.0
+        if channel is not None:
+            self._link.stream.flush()
+            await self._link.drop(channel)
 
-    async def _stop_consuming(self) -> None:
-        if self._consumer is not None:
-            assert self._channel is not None
-            async with self._link.calling(CLOSE_TIMEOUT):
-                await self._channel.basic_cancel(self._consumer)
-            self._consumer = None
-
-    def _tell(self, settled: dict[int, Settlement]) -> None:
+    def _tell(self, settled: Mapping[int, Settlement]) -> None:
         if not settled:
             return
         assert self._channel is not None
@@ -291,13 +287,12 @@ class RabbitReceiver:
             return
         self._closed = True
         self._go_on()
-        if self._channel is not None:
+        if self._channel is not None and self._turn is None and self._ended is None:
             with suppress(Exception):
-                if self._ended is None:
-                    await self._stop_consuming()
-            if self._ended is None:
-                self._tell(dict.fromkeys(self._out, Settlement.RELEASE))
-            await self._link.drop(self._channel)
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await self._channel.basic_cancel(self._consumer or "")
+            self._tell(dict.fromkeys(self._out, Settlement.RELEASE))
+        await self._let_go()
         if self._turn is not None:
             with suppress(Exception):
                 await self._turn.leave()

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiormq
+from aiormq import TransportFactory
 from aiormq.abc import AbstractChannel
-from aiormq.connection import TransportFactory
 from aiormq.exceptions import (
     AMQPError,
     AuthenticationError,

@@ -2,8 +2,9 @@
 
 Every queue is a quorum queue whose messages can go nowhere but forward: dead-lettered at-least-once to a queue that
 mqkit reads, with overflow reject-publish, so no limit, time to live or policy of the broker drops one. RabbitMQ 4
-would drop after 20 deliveries (4.0 counts what is given back, too, as failed): x-delivery-limit is -1, unlimited,
-unless RabbitTopic sets it, and even then the message lands among the group's dead letters.
+would drop after 20 deliveries (4.0 counts what is given back, too, as failed): x-delivery-limit is a billion, unless
+RabbitTopic sets it, and even then the message lands among the group's dead letters. Not -1, unlimited: with it, 4.0
+puts what is given back behind all that waits; with a limit, before it.
 """
 
 import re
@@ -16,7 +17,8 @@ from mqkit.backends.rabbitmq.places import DELAYED, delay_exchange
 from mqkit.topology import STEPS, Difference, TopicNeed, Topology, dead_name, group_name, retry_name
 
 Argument: TypeAlias = str | int
-UNLIMITED = -1
+NEVER = 1_000_000_000
+"""Deliveries: a limit that no message reaches."""
 LONGEST_HOLD = 2**31 - 1
 """Milliseconds, 24 days. After 30 minutes, by default, RabbitMQ would end the session of a handler that still runs."""
 
@@ -107,11 +109,11 @@ def _group_queues(topic: str, group: str, options: RabbitTopic) -> Iterable[Queu
     name = group_name(topic, group)
     dead = dead_name(topic, group)
     held = ("x-consumer-timeout", LONGEST_HOLD)
-    yield _quorum(dead, options, ("x-delivery-limit", UNLIMITED), ("x-overflow", "reject-publish"), held)
+    yield _quorum(dead, options, ("x-delivery-limit", NEVER), ("x-overflow", "reject-publish"), held)
     yield _quorum(
         name,
         options,
-        ("x-delivery-limit", options.delivery_limit or UNLIMITED),
+        ("x-delivery-limit", options.delivery_limit or NEVER),
         *_dead_lettering("", dead),
         held,
     )

@@ -22,17 +22,17 @@ class Turn:
         self._link = link
         self._queue = queue
         self._claim = claim_name(queue)
-        self._held = False
+        self.held = False
 
     async def take(self) -> bool:
         """Whether it is our turn now. Until it is, nothing may be consumed."""
-        if not self._held and self._claim in self._link.claims:
+        if not self.held and self._claim in self._link.claims:
             return False  # another receiver of this process
         channel = await self._link.channel()
         try:
             async with self._link.calling():
                 await channel.queue_declare(self._claim, exclusive=True)
-                self._held = True
+                self.held = True
                 self._link.claims.add(self._claim)
                 return not (await channel.queue_declare(self._queue, passive=True)).consumer_count
         except ChannelLockedResource:
@@ -42,9 +42,9 @@ class Turn:
 
     async def leave(self) -> None:
         """Let another take it."""
-        if not self._held:
+        if not self.held:
             return
-        self._held = False
+        self.held = False
         self._link.claims.discard(self._claim)
         channel = await self._link.channel()
         try:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from mqkit.backends.kafka.tiers import (
     HELD,
     HELD_BYTES,
+    HELD_SOON,
     Tier,
     Waiting,
     delay_tiers,
@@ -80,23 +81,37 @@ def test_what_is_due_comes_out_the_earliest_first(records: list[tuple[int, int]]
 def test_memory_is_bounded_in_number_and_bytes() -> None:
     many: Waiting[None] = Waiting()
     for offset in range(HELD):
-        assert not many.full
+        assert not many.full(now=0.0)
         many.add(1.0, offset, 1, None)
-    assert many.full
+    assert many.full(now=0.0)
     large: Waiting[None] = Waiting()
     large.add(1.0, 0, HELD_BYTES, None)
-    assert large.full
+    assert large.full(now=0.9)
     assert not large.wants_more(0.9), "one that large is enough until it is gone"
     list(large.take(1.0, 1))
-    assert not large.full
+    assert not large.full(now=1.0)
     assert large.wants_more(1.0)
 
 
-def test_more_is_fetched_before_the_last_is_due() -> None:
+def test_more_is_fetched_before_the_last_is_due_but_not_without_an_end() -> None:
     waiting: Waiting[None] = Waiting()
     for offset in range(HELD):
         waiting.add(100.0 + offset / 1000, offset, 1, None)
-    assert not waiting.wants_more(90.0)
+    assert not waiting.wants_more(99.9)
     assert waiting.wants_more(100.2)
-    list(waiting.take(100.2, HELD * 3 // 4))
-    assert waiting.wants_more(0.0), "most are gone"
+    for offset in range(HELD, HELD_SOON):
+        assert not waiting.full(now=100.2), "it does not pause and go on again for each"
+        waiting.add(100.3, offset, 1, None)
+    assert waiting.full(now=100.2)
+    assert not waiting.wants_more(100.2)
+    list(waiting.take(100.2, HELD // 2))
+    assert waiting.wants_more(100.2)
+
+
+def test_more_is_fetched_when_most_are_gone() -> None:
+    waiting: Waiting[None] = Waiting()
+    for offset in range(HELD):
+        waiting.add(1.0 if offset < HELD * 3 // 4 else 60.0, offset, 1, None)
+    assert not waiting.wants_more(1.0)
+    list(waiting.take(1.0, HELD))
+    assert waiting.wants_more(1.0)
