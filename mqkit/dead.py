@@ -206,10 +206,11 @@ class DeadLetters:
         progress: Callable[[int], None],
     ) -> Sequence[str]:
         ids: list[str] = []
+        known: set[str] = set()
         started = self._ports.monotonic()
         size = max(1, min(PAGE, int(rate))) if rate else PAGE
         async with self._opened() as (receiver, count):
-            async for page in self._pages(receiver, count):
+            async for page in self._pages(receiver, count, known):
                 fitting = [delivery for delivery in page if choose(read_letter(delivery))]
                 if limit is not None:
                     fitting = fitting[: limit - len(ids)]
@@ -220,6 +221,7 @@ class DeadLetters:
                     if not dry:
                         await act(receiver, chosen)
                     ids += [letter_id(delivery) for delivery in chosen]
+                    known.update(ids[-len(chosen) :])
                     progress(len(ids))
                 if limit is not None and len(ids) >= limit:
                     break
@@ -241,13 +243,21 @@ class DeadLetters:
         finally:
             await receiver.close()
 
-    async def _pages(self, receiver: Receiver, count: int | None) -> AsyncGenerator[Sequence[Delivery]]:
-        """All letters that were there at the start, a page at a time; what died later ends it."""
+    async def _pages(
+        self, receiver: Receiver, count: int | None, acted: Collection[str] = ()
+    ) -> AsyncGenerator[Sequence[Delivery]]:
+        """All letters, a page at a time, but those of `acted` that died again meanwhile: they would never end.
+
+        It takes both to know one: an id can be in the store twice, and another worker's clock can run ahead.
+        """
         started, seen = timestamp(self._ports.now()), 0
         while page := await receiver.receive(PAGE, QUIET if count is None or seen < count else MOMENT):
             seen += len(page)
-            old = [delivery for delivery in page if bookkeeping(delivery).get("last-failed", "") < started]
-            if old:
-                yield old
-            if len(old) < len(page):
+            fresh = [
+                delivery
+                for delivery in page
+                if letter_id(delivery) not in acted or bookkeeping(delivery).get("last-failed", "") < started
+            ]
+            if not fresh:
                 return
+            yield fresh

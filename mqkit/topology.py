@@ -19,8 +19,8 @@ or a tenth, on the whole way."""
 def step(delay: float) -> float:
     """The step that a message with `delay` seconds still to wait takes next.
 
-    The smallest step that covers the rest with hardly too much (TOLERANCE, SHARE), or else the longest that fits in, after
-    which the rest is asked for again.
+    The smallest step that covers the rest with hardly too much (TOLERANCE, SHARE), or else the longest that fits in,
+    after which the rest is asked for again.
     """
     longest = STEPS[0]
     for candidate in STEPS:
