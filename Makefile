@@ -63,9 +63,10 @@ lint: .venv/.development
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv/bin/pyright
 	@echo "lint: ruff, mypy and pyright have nothing to say"
 
-# pytest comes last: its closing line is the result
+# Most tests wait for brokers, so several files run at once, each process with brokers of its own. The run also holds
+# the README's table of promises to what passed. pytest comes last: its closing line is the result.
 test: .venv/.development lint provision
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest --numprocesses 3 --dist loadfile --promises-table README.md
 
 format: .venv/.development
 	@.venv/bin/ruff check --fix --quiet || true

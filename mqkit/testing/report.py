@@ -108,20 +108,23 @@ def pytest_configure(config: pytest.Config) -> None:
     """The mark, and an empty table."""
     config.addinivalue_line("markers", f"{MARK}(*numbers, needs): the test proves these promises of the contract")
     config.stash[STASH] = Table()
+    config.pluginmanager.register(Listener(config.stash[STASH]), "mqkit-promises")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Note each test that was played on a backend."""
-    report: pytest.TestReport = yield
-    facts = dict(item.user_properties)
-    if "promises" in facts and (report.when == "call" or report.outcome != "passed"):
-        missing = facts.get("missing", ())
-        outcome = "open" if hasattr(report, "wasxfail") else report.outcome
-        if outcome != "skipped" or missing:
-            table = item.config.stash[STASH]
-            table.note(tuple(facts["promises"]), str(facts["backend"]), outcome, tuple(missing))  # type: ignore[arg-type] # the scene put them there
-    return report
+class Listener:
+    """Notes each test that was played on a backend, in this process or in one of pytest-xdist's."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One phase of one test ended."""
+        facts: dict[str, Any] = dict(report.user_properties)
+        if "promises" in facts and (report.when == "call" or report.outcome != "passed"):
+            missing = facts.get("missing", ())
+            outcome = "open" if hasattr(report, "wasxfail") else report.outcome
+            if outcome != "skipped" or missing:
+                self._table.note(facts["promises"], facts["backend"], outcome, missing)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -121,13 +121,3 @@ class TestRabbitMQ(Conformance):
     @pytest.fixture
     def harness(self, rabbitmq_broker: Broker) -> Harness:
         return RabbitHarness(rabbitmq_broker)
-
-
-class OldRabbitHarness(RabbitHarness):
-    name = "rabbitmq 4.0"
-
-
-class TestOldRabbitMQ(Conformance):
-    @pytest.fixture
-    def harness(self, rabbitmq_old_broker: Broker) -> Harness:
-        return OldRabbitHarness(rabbitmq_old_broker)
