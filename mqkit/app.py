@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from mqkit.backend import Backend, Counts
 from mqkit.bridge import AsyncPorts, Job, Signal, for_event_loop, joined
-from mqkit.codec import TopicCodec
 from mqkit.dead import DeadLetters
 from mqkit.durations import Duration, seconds
 from mqkit.envelope import seal
@@ -26,7 +25,6 @@ from mqkit.events import Event, Listener
 from mqkit.handler import Handler, HandlerOptions
 from mqkit.message import Outgoing
 from mqkit.middleware import Around, Middleware
-from mqkit.plugins import Plugins
 from mqkit.producer import Producer, new_id, published
 from mqkit.pump import Pump
 from mqkit.registration import Registration, Registrations, Republishing, Subscribing
@@ -37,7 +35,9 @@ from mqkit.topology import Finding, TopicNeed, Topology
 from mqkit.workers import TaskWorkers
 
 if TYPE_CHECKING:
-    from mqkit.settings import Settings  # imported when an app is made: it costs more than all else
+    # imported when an app is made: pydantic and the search for plugins cost more than all else
+    from mqkit.codec import TopicCodec
+    from mqkit.settings import Settings
 
 log = logging.getLogger("mqkit")
 
@@ -85,6 +85,7 @@ class AsyncApp:
             "grace": None if grace is None else seconds(grace, option="grace"),
         }
         """What this app was given; settings come from here first."""
+        from mqkit.plugins import Plugins
         from mqkit.settings import load
 
         self.settings: Settings = load(self.arguments)
@@ -354,7 +355,7 @@ class AsyncApp:
             raise ClosedError("the app is not open: use `async with app:`, or publish while it runs")
         return self._opened
 
-    def _codec(self, topic: Topic[T]) -> TopicCodec[T]:
+    def _codec(self, topic: Topic[T]) -> "TopicCodec[T]":
         codec = self._codecs.get(topic)
         if codec is None:
             codec = self._codecs[topic] = self.plugins.codecs.bind(topic)

@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from inspect import Parameter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from mqkit.bridge import Ports
-from mqkit.codec import TopicCodec
 from mqkit.envelope import Envelope, fallback_id, unseal
 from mqkit.errors import (
     ConfigurationError,
@@ -30,6 +29,9 @@ from mqkit.middleware import Around
 from mqkit.retry import Retry, decide, failure
 from mqkit.topic import Topic
 from mqkit.verdict import Again, DeadLetter, Done, Postpone, Release, Verdict
+
+if TYPE_CHECKING:
+    from mqkit.codec import TopicCodec  # brings pydantic along
 
 UNREADABLE: dict[type[MessageError], str] = {
     EnvelopeError: "envelope",
@@ -111,7 +113,7 @@ class Handler:
     group: str
     function: Callable[..., Any]
     options: HandlerOptions
-    codec: TopicCodec[Any]
+    codec: "TopicCodec[Any]"
     around: Around
     ports: Ports
     prepare: Callable[[Topic[Any], Any], Outgoing]

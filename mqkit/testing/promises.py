@@ -110,8 +110,12 @@ MARK: Final = "promise"
 
 
 def kept(promise: Promise, capabilities: Capabilities) -> bool:
-    """Whether a backend with these capabilities declares to keep it. What else a test of it needs is its own affair."""
-    return not capabilities.lacking(promise.needs & {field.name for field in fields(Capabilities)})
+    """Whether a backend with these capabilities declares to keep it. What else a test of it needs, such as a limit of
+    size or a broker that can be stopped, is that test's affair.
+    """
+    return not capabilities.lacking(
+        promise.needs & {field.name for field in fields(Capabilities) if field.type is bool}
+    )
 
 
 def markdown(backends: Sequence[str], cell: Callable[[Promise, str], str]) -> str:

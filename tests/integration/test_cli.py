@@ -41,6 +41,20 @@ GREEDY = [json.dumps({"customer": name, "cds": 9}) for name in ("ann", "bob", "c
 DEADLINE = 30.0
 
 
+def test_the_table_of_the_readme_is_what_the_backends_declare(mqkit: CommandLine) -> None:
+    def rows(text: str) -> dict[str, dict[str, str]]:
+        lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+        return {cells[0]: dict(zip(lines[0][2:], cells[2:], strict=True)) for cells in lines if cells[0][1:].isdigit()}
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    proved = rows(readme.partition("<!-- promises -->")[2].partition("<!-- /promises -->")[0])
+    declared = rows(mqkit("backends", "--markdown").out)
+    assert declared.keys() == proved.keys()
+    for number, cells in declared.items():
+        for backend, cell in cells.items():
+            assert (cell == "yes") == (proved[number][backend] in {"yes", "in part"}), (number, backend)
+
+
 @pytest.fixture
 def mqkit(tmp_path: Path) -> CommandLine:
     (tmp_path / "shop.py").write_text(SHOP)

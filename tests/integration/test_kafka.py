@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Thread, Timer
+from threading import Timer
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -635,11 +635,9 @@ def test_a_restart_of_the_broker_is_told_and_repeats_nothing(session: Session, k
     receiver = session.receiver(notify=lambda kind, _: told.append(kind))
     session.publish(b"0", b"1")
     held, other = take(receiver, 2)
-    restarting = Thread(target=kafka_broker.restart)
-    restarting.start()
-    wait_until(lambda: not receiver.receive(10, 0.1) and "disconnected" in told, "the outage is told")
-    receiver.settle(done(other))
-    restarting.join()
+    with kafka_broker.stopped():
+        wait_until(lambda: not receiver.receive(10, 0.1) and "disconnected" in told, "the outage is told")
+        receiver.settle(done(other))
     wait_until(lambda: not receiver.receive(10, 0.1) and "connected" in told, "its end is told")
     session.sender.close()
     session.sender = session.backend.open_sender()

@@ -4,6 +4,7 @@ Opens, calls and closes, and says in mqkit's errors what went wrong; never recon
 """
 
 import asyncio
+import logging
 import os
 import ssl
 from asyncio import StreamReader, StreamWriter
@@ -24,6 +25,10 @@ from yarl import URL
 from mqkit.backends.rabbitmq.options import RabbitUrl
 from mqkit.backends.rabbitmq.stream import Frames, Traffic
 from mqkit.errors import AuthenticationFailed, BackendError, ConnectionLost, map_errors
+
+driver_log = logging.getLogger("aiormq")
+if driver_log.level == logging.NOTSET:  # it logs as errors what it raises too, and what it raises is mqkit's to tell
+    driver_log.setLevel(logging.CRITICAL)
 
 CLOSE_TIMEOUT = 3.0
 """Seconds for a good-bye; after that the socket is dropped."""
