@@ -24,6 +24,7 @@ log = logging.getLogger("mqkit")
 
 PULSE = 1.0
 """Seconds: how long a receive may wait, so that leases and group memberships are kept alive."""
+MOMENT = 0.05
 LASTING = 5.0
 """Seconds after which a session counts as one that worked, so that its successor is opened at once."""
 STORE_TIMEOUT = 5.0
@@ -118,8 +119,15 @@ class Pump:
             await self._outage(lost, failures)
             failures += 1
         self._workers.stop()
+        await self._let_end()
         self._workers.cancel()
         self._event("stopped")
+
+    async def _let_end(self) -> None:
+        """The rest of the grace for handlers that outlived their session; what they did will be done again."""
+        deadline = self._ports.monotonic() + self._grace if self._deadline is None else self._deadline
+        while self._workers.running and self._ports.monotonic() < deadline:
+            await self._stopping.wait(MOMENT)
 
     async def _session(self) -> MqkitError | None:
         """Work in one session until stopped, or until it is lost; then why."""

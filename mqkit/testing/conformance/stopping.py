@@ -58,7 +58,7 @@ class Stopping(Suite):
         service.open().publish_many(topic, range(6))
         worker.wait_for("called")
         worker.terminate()
-        worker.wait_for("released")
+        worker.wait_until(lambda: any("stopping" in fact.text for fact in worker.facts("log")), "it is stopping")
         worker.open_gate()
         assert worker.wait() == 0
         assert worker.payloads("called") == worker.payloads("returned")
