@@ -251,6 +251,16 @@ def test_a_dead_letter_that_is_too_large_goes_without_its_traceback() -> None:
     assert works.backend.of("sent")[0].message.headers["mqkit-traceback"] == ""
 
 
+def test_a_retry_that_is_too_large_becomes_a_dead_letter() -> None:
+    async def work(works: Works) -> None:
+        works.backend.scripts.append(failing(PublishError(rejected={0: MessageTooLarge(11, 10, "the broker")})))
+        await works.settled(works.backend.give(id="a"))
+
+    works = pumping(broken, work)
+    assert [[outgoing.dead for outgoing in batch] for batch in works.backend.sends] == [[False], [True]]
+    assert works.kinds().count("dead-letter") == 1
+
+
 def test_retries_carry_their_attempts_and_their_time() -> None:
     async def work(works: Works) -> None:
         token = works.backend.give(id="a", returned=True, headers={"mqkit-attempts": "2"})
@@ -515,6 +525,25 @@ def test_what_outlasts_the_grace_is_cancelled_and_given_back_unblamed() -> None:
     assert sorted(works.backend.of("release")) == [1, 2]
     assert works.backend.sends == []
     assert ended == pytest.approx([4, 4], abs=0.2)
+
+
+def test_a_handler_whose_session_goes_while_it_stops_may_still_end() -> None:
+    ended = []
+
+    async def handler(payload: Any) -> None:
+        await asyncio.sleep(5)
+        ended.append(payload)
+
+    async def work(works: Works) -> None:
+        works.backend.give(id="a")
+        await asyncio.sleep(1)
+        works.pump.stop()
+        await asyncio.sleep(1)
+        works.backend.lose()
+
+    works = pumping(handler, work, grace=10)
+    assert len(ended) == 1
+    assert works.backend.of("done") == []
 
 
 def test_what_cannot_be_stored_within_the_grace_is_given_back() -> None:
