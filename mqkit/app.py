@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from mqkit.backend import Backend, Counts
-from mqkit.bridge import AsyncPorts, Job, Signal, for_event_loop, joined
+from mqkit.bridge import AsyncPorts, for_event_loop
 from mqkit.dead import DeadLetters
 from mqkit.durations import Duration, seconds
 from mqkit.envelope import seal
@@ -25,6 +25,7 @@ from mqkit.events import Event, Listener
 from mqkit.handler import Handler, HandlerOptions
 from mqkit.message import Outgoing
 from mqkit.middleware import Around, Middleware
+from mqkit.ports import Job, Signal, joined
 from mqkit.producer import Producer, new_id, published
 from mqkit.pump import Pump
 from mqkit.registration import Registration, Registrations, Republishing, Subscribing

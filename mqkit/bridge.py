@@ -1,7 +1,7 @@
 """The only file that knows about sync and async: orchestration is written once and gets its waiting from here.
 
-`Ports` is all that the pump and the producer need of an event loop. `threaded` makes a `Backend` of a blocking one:
-each session lives on a thread of its own, with one hop for a batch and none for a message.
+`AsyncPorts` fulfils `ports.py` on an event loop. `ThreadedBackend` makes a `Backend` of a blocking one: each session
+lives on a thread of its own, with one hop for a batch and none for a message.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction
-from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from mqkit.backend import (
     Backend,
@@ -35,90 +35,6 @@ from mqkit.topology import Finding, Topology
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Signal(Protocol):
-    """A flag that one waiter waits for. It stays up until the waiter has seen it."""
-
-    def set(self) -> None:
-        """Raise it; from the loop's own thread."""
-        ...
-
-    async def wait(self, timeout: float | None = None) -> bool:
-        """True when it was raised, False after `timeout` seconds; it is down again afterwards."""
-        ...
-
-
-class Promise(Protocol):
-    """A result that is not there yet."""
-
-    def resolve(self, error: Exception | None) -> None:
-        """Ready: fine, or failed. Later calls change nothing."""
-        ...
-
-    async def result(self) -> None:
-        """Return when it is fine; raise what it failed with."""
-        ...
-
-
-class Job(Protocol):
-    """Something that was spawned."""
-
-    async def join(self) -> None:
-        """Wait for its end; raises what it raised."""
-        ...
-
-    def cancel(self) -> None:
-        """Make it stop where it waits."""
-        ...
-
-
-async def joined(jobs: Sequence[Job]) -> None:
-    """Wait for the end of all of them, whatever becomes of one; then raise what the first that failed raised."""
-    first: Exception | None = None
-    for job in jobs:
-        try:
-            await job.join()
-        except Exception as error:  # noqa: BLE001 - raised below
-            first = first or error
-    if first is not None:
-        raise first
-
-
-class Ports(Protocol):
-    """What orchestration needs of the world."""
-
-    def signal(self) -> Signal:
-        """A new flag, down."""
-        ...
-
-    def promise(self) -> Promise:
-        """A new promise."""
-        ...
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Job:
-        """Run `work` beside the caller."""
-        ...
-
-    def post(self, call: Callable[[], object]) -> None:
-        """Run `call` soon on the thread that owns the app; from any thread; nothing if that has ended."""
-        ...
-
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        ...
-
-    def monotonic(self) -> float:
-        """Seconds on a clock that never goes back."""
-        ...
-
-    def draw(self) -> float:
-        """A random number from 0 to 1."""
-        ...
-
-    async def call(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
-        """What the user's function returns or raises; TimeoutError if it takes more than `timeout` seconds."""
-        ...
 
 
 class AsyncSignal:

@@ -11,10 +11,10 @@ from math import inf
 from uuid import uuid4
 
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
-from mqkit.bridge import Ports
 from mqkit.envelope import bookkeeping, fallback_id, key_text, replayed, timestamp, unseal
 from mqkit.errors import EnvelopeError
 from mqkit.message import Delivery, Headers, Outgoing
+from mqkit.ports import Ports
 from mqkit.producer import Producer, published
 
 PAGE = 100

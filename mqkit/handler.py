@@ -12,7 +12,6 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-from mqkit.bridge import Ports
 from mqkit.envelope import Envelope, fallback_id, unseal
 from mqkit.errors import (
     ConfigurationError,
@@ -26,6 +25,7 @@ from mqkit.errors import (
 )
 from mqkit.message import Delivery, Message, Outgoing
 from mqkit.middleware import Around
+from mqkit.ports import Ports
 from mqkit.retry import Retry, decide, failure
 from mqkit.topic import Topic
 from mqkit.verdict import Again, DeadLetter, Done, Postpone, Release, Verdict

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 from mqkit.backend import Backend, Sender
-from mqkit.bridge import Job, Ports, Promise, Signal
 from mqkit.errors import ClosedError, ConnectionLost, MqkitError, PublishError
 from mqkit.message import Outgoing
+from mqkit.ports import Job, Ports, Promise, Signal
 
 log = logging.getLogger("mqkit")
 

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
-from mqkit.bridge import Ports
 from mqkit.envelope import buried, postponed, retried
 from mqkit.errors import BackendError, ConfigurationError, LeaseLost, MessageTooLarge, MqkitError
 from mqkit.events import Event, Kind
 from mqkit.handler import Handler, Outcome
 from mqkit.message import Outgoing
+from mqkit.ports import Ports
 from mqkit.producer import Producer
 from mqkit.retry import failure
 from mqkit.verdict import Again, DeadLetter, Done, Failure, Postpone, Release
