@@ -12,7 +12,7 @@ from mqkit.cli.drivers import Driver, driver, drivers
     [
         (None, set()),
         ("mqkit[kafka]", {"confluent-kafka"}),
-        ("mqkit[rabbitmq]", {"aio-pika", "pika"}),
+        ("mqkit[rabbitmq]", {"aio-pika", "aiormq", "pika"}),
         ("mqkit[nothing]", set()),
         ("no-such-distribution[x]", {"no-such-distribution"}),
     ],
