@@ -122,11 +122,9 @@ class FilesBackend:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else touches the tree. Raises ConnectionLost if the folder cannot be used."""
-        with map_errors(DISK):
-            self.root.mkdir(parents=True, exist_ok=True)
-            with (self.root / ".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
+        with map_errors(DISK), (self.root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def position(self) -> int:
         """A number above all that were given before, under the lock."""
@@ -146,7 +144,9 @@ class FilesBackend:
         return sorted((path.parts[-3], path.parts[-2]) for path in found if not path.parts[-2].startswith(TAIL))
 
     def connect(self, timeout: float) -> str:  # noqa: ARG002 - the seam's signature
-        """As Backend.connect."""
+        """As Backend.connect. Nothing else makes the folder: one that is away for a while is not made anew, empty."""
+        with map_errors(DISK):
+            self.root.mkdir(parents=True, exist_ok=True)
         with self.locked():
             return f"the folder {self.root}"
 
