@@ -46,17 +46,35 @@ engine() { # an answering Docker engine
     install "${packages[@]}"
     docker info >/dev/null 2>&1 && return # where there is systemd, the package started it
   fi
-  say "starting the Docker engine"
-  rm -f "$state/pid" # an engine that was killed leaves it, and the next one then refuses to start
+  local attempt
+  for attempt in 1 2; do # what a killed engine leaves can end the first start, and is gone by the second
+    say "starting the Docker engine"
+    clear_killed_engine
+    if start_engine; then return; fi
+  done
+  tail -n 5 "$state/engine.log" >&2
+  fail "the Docker engine did not start: see $state/engine.log"
+}
+
+clear_killed_engine() { # its pid file, and the containerd that outlived it: the next engine refuses to start beside them
+  rm -f "$state/pid"
+  local file=$state/exec/containerd/containerd.pid process
+  process=$(cat "$file" 2>/dev/null) || return 0
+  if grep -qF "$state/exec/containerd" "/proc/$process/cmdline" 2>/dev/null; then
+    kill "$process" 2>/dev/null || true
+    local deadline=$((SECONDS + 10))
+    while kill -0 "$process" 2>/dev/null && [ "$SECONDS" -lt "$deadline" ]; do sleep 0.1; done
+  fi
+  rm -f "$file"
+}
+
+start_engine() { # whether it answers
   # 9 is the lock: an engine that inherited it would hold it for ever
   setsid dockerd --data-root "$state/data" --exec-root "$state/exec" --pidfile "$state/pid" \
     -H unix:///var/run/docker.sock >"$state/engine.log" 2>&1 </dev/null 9>&- &
   local process=$! deadline=$((SECONDS + 60))
   until docker info >/dev/null 2>&1; do
-    if ! kill -0 "$process" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
-      tail -n 5 "$state/engine.log" >&2
-      fail "the Docker engine did not start: see $state/engine.log"
-    fi
+    if ! kill -0 "$process" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then return 1; fi
     sleep 0.2
   done
 }
