@@ -140,6 +140,10 @@ class Trouble:
         self._reason = ""
         self._refusal = None
 
+    def deleted(self, topic: str) -> ConnectionLost:
+        """Why what read `topic` cannot go on."""
+        return ConnectionLost(f"Kafka at {self.servers}: topic {topic} was deleted")
+
     def ours(self, what: str) -> MqkitError:
         """Why it does not work."""
         if self._refusal is not None:

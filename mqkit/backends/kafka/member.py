@@ -48,6 +48,7 @@ class Member:
     ) -> None:
         self._tiers = {tier.name: tier for tier in tiers}
         self._interval = interval
+        self._trouble = trouble
         self._notify = notify
         self._name = str(config["group.id"])
         self._partitions: dict[tuple[str | None, int | None], Partition] = {}
@@ -135,8 +136,10 @@ class Member:
     def _admit(self, record: Message, now: float, take: Take) -> int:
         error = record.error()
         if error is not None:
-            ours = as_ours(error, f"group {self._name}")
-            self.end = ConnectionLost(str(ours)) if error.code() in NO_TOPIC else ours
+            if error.code() in NO_TOPIC:  # a deletion may be told here first, by whatever the driver just tried
+                self.end = self._trouble.deleted(record.topic() or f"of group {self._name}")
+            else:
+                self.end = as_ours(error, f"group {self._name}")
             return 0
         part = self._partitions.get((record.topic(), record.partition()))
         if part is None:

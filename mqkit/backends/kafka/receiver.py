@@ -15,7 +15,7 @@ from mqkit.backend import Notify, Settlement, Settlements
 from mqkit.backends.kafka.faults import Trouble, as_ours
 from mqkit.backends.kafka.member import SLICE, Member
 from mqkit.backends.kafka.partitions import Lease, Partition
-from mqkit.errors import ClosedError, ConnectionLost, LeaseLost, MqkitError
+from mqkit.errors import ClosedError, LeaseLost, MqkitError
 from mqkit.message import Delivery, WireMessage
 
 KEEP: Final = 0.25
@@ -120,7 +120,7 @@ class KafkaReceiver:
                 return
             missing |= found
         if missing:
-            self._end = ConnectionLost(f"Kafka at {self._trouble.servers}: topic {min(missing)} was deleted")
+            self._end = self._trouble.deleted(min(missing))
         self._trouble.forget()
         if self._away:
             self._away = False
