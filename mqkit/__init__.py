@@ -8,7 +8,7 @@ envelope codec              between payloads and bytes with headers
 retry topology events       decisions, names and facts, as data
 backend                     the seam: what a backend is
 hookspecs registry plugins  what a plugin may add, and how it is found
-ports bridge                what orchestration needs of the world, and the only file that knows about sync and async
+ports immediate bridge      what orchestration needs of the world, and who fulfils it with and without an event loop
 middleware handler workers  around, in, and between the user's functions
 pump producer dead          the loops that receive and send, and the dead letters
 registration settings app   what a user touches

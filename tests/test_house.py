@@ -19,7 +19,7 @@ HOUSE = ROOT / "mqkit"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "durations message errors",
+        "durations message errors immediate",
         "signals topic topology events",
         "verdict backend",
         "retry envelope codec middleware registry",
@@ -48,12 +48,13 @@ PURE = (
     "registry",
     "hookspecs",
     "durations",
+    "immediate",
 )
 """Decisions, facts and shapes: no clock, no waiting, no network."""
 TIMELESS = ("pump", "producer", "dead", "handler")
 """Orchestration: it waits through its ports alone."""
 WAITING = {"asyncio", "threading", "time", "socket", "select", "selectors", "concurrent", "multiprocessing", "signal"}
-FOR_BACKENDS = {"message", "errors", "backend", "topology", "durations", "topic", "registry", "hookspecs"}
+FOR_BACKENDS = {"message", "errors", "backend", "topology", "durations", "topic", "registry", "hookspecs", "immediate"}
 DRIVERS = {
     "memory": set[str](),
     "sqlite": {"sqlite3"},
