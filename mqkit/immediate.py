@@ -18,4 +18,4 @@ def run_now(work: Coroutine[Any, Any, T]) -> T:
         result: T = end.value
         return result
     work.close()
-    raise RuntimeError(f"{work.__qualname__} awaited what needs an event loop, and there is none")
+    raise RuntimeError(f"{getattr(work, '__qualname__', work)} awaited what needs an event loop, and there is none")
