@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv demo brokers brokers-down test provision lint format clean
+.PHONY: help venv demo brokers brokers-down test provision lint format bench clean
 
 help:
 	@echo "mqkit: write a messaging service once, run it on RabbitMQ, Kafka, SQLite or memory."
@@ -19,6 +19,8 @@ help:
 	@echo "  make test            lint, then all tests, with brokers of their own; what CI runs"
 	@echo "  make lint            ruff, mypy and pyright only"
 	@echo "  make format          let ruff put the code in order"
+	@echo "  make bench           measure mqkit against its peers, on brokers of its own (25 minutes), and write the tables"
+	@echo "  make bench ARGS='--only kafka/publish --rounds 1'    a part of that; ARGS=--help lists what can be chosen"
 	@echo "  make clean           remove what these commands made here (images and the Docker engine stay)"
 	@echo
 	@echo "One test:  .venv/bin/pytest tests/unit -k name     Brokers of yours:  MQKIT_TEST_AMQP_URL, MQKIT_TEST_KAFKA_URL"
@@ -43,6 +45,11 @@ venv: .venv/.development
 	@$(PIP) --group dev
 	@touch $@
 
+.venv/.bench: .venv/.development
+	@echo "installing the peers into .venv"
+	@$(PIP) --group bench
+	@touch $@
+
 demo: .venv/.runtime
 	@$(PYTHON) -m examples.shop.demo $(if $(URL),--url "$(URL)")
 
@@ -63,14 +70,19 @@ lint: .venv/.development
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv/bin/pyright
 	@echo "lint: ruff, mypy and pyright have nothing to say"
 
-# Most tests wait for brokers, so several files run at once, each process with brokers of its own. The run also holds
-# the README's table of promises to what passed. pytest comes last: its closing line is the result.
+# Most tests wait for brokers, so several files (of the conformance suite: the apps of a file) run at once, each process
+# with brokers of its own. The run also holds the README's table of promises to what passed. pytest comes last: its
+# closing line is the result.
 test: .venv/.development lint provision
-	@$(PYTHON) -m pytest --numprocesses 3 --dist loadfile --promises-table README.md
+	@$(PYTHON) -m pytest --numprocesses 4 --dist loadgroup --no-loadscope-reorder --promises-table README.md
 
 format: .venv/.development
 	@.venv/bin/ruff check --fix --quiet || true
 	@.venv/bin/ruff format
+
+# the tables are written when everything was measured, not when ARGS choose a part
+bench: .venv/.bench provision
+	@$(PYTHON) -m tests.bench.run $(ARGS)
 
 clean:
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -8,16 +8,23 @@ envelope codec              between payloads and bytes with headers
 retry topology events       decisions, names and facts, as data
 backend                     the seam: what a backend is
 hookspecs registry plugins  what a plugin may add, and how it is found
-ports immediate bridge      what orchestration needs of the world, and who fulfils it with and without an event loop
-middleware handler workers  around, in, and between the user's functions
-pump producer dead          the loops that receive and send, and the dead letters
-registration settings app   what a user touches
-backends testing cli        RabbitMQ, Kafka, SQLite, memory; the contract, executed; the command line
+ports immediate             what orchestration needs of the world, and how it runs without an event loop
+event_loop                  who fulfils that: an event loop, or
+threads monitor daemons     threads
+bridge                      from a backend of one colour to the other
+middleware handler          around and in the user's functions
+in_flight workers pull      which message may start, and who runs the handlers: jobs of ours, or the user's loop
+pump copies producer dead   the loops that receive and send, and the dead letters
+registration settings app_options  what a user decides
+declarations                what was declared at the broker
+engine app async_app        what a user touches: one engine, without and with an event loop
+backends testing bench cli  RabbitMQ, Kafka, SQLite, memory; the contract, executed; measuring; the command line
 """
 
-from mqkit.app import AsyncApp
+from mqkit.app import App
+from mqkit.async_app import AsyncApp
 from mqkit.backend import Counts
-from mqkit.dead import DeadLetter, DeadLetters
+from mqkit.dead import AsyncDeadLetters, DeadLetter, DeadLetters
 from mqkit.errors import (
     AuthenticationFailed,
     BackendError,
@@ -41,17 +48,22 @@ from mqkit.events import Event, Listener
 from mqkit.hookspecs import hookimpl
 from mqkit.message import Message
 from mqkit.middleware import Middleware
+from mqkit.pull import AsyncConsumer, Consumer, Pulled
 from mqkit.retry import Retry
 from mqkit.signals import Reject, RetryLater, Skip
 from mqkit.topic import Topic
 
 __all__ = [
+    "App",
     "AsyncApp",
+    "AsyncConsumer",
+    "AsyncDeadLetters",
     "AuthenticationFailed",
     "BackendError",
     "ClosedError",
     "ConfigurationError",
     "ConnectionLost",
+    "Consumer",
     "Counts",
     "DeadLetter",
     "DeadLetters",
@@ -68,6 +80,7 @@ __all__ = [
     "Middleware",
     "MqkitError",
     "PublishError",
+    "Pulled",
     "Reject",
     "Retry",
     "RetryLater",

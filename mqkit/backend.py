@@ -98,6 +98,8 @@ Notify: TypeAlias = Callable[[Literal["rebalance", "connected", "disconnected"],
 """What an adapter calls, from any thread, when something changed that people want to know; with a short text."""
 
 Settlements: TypeAlias = Sequence[tuple[object, Settlement]]
+Notes: TypeAlias = Sequence[tuple[object, int]]
+"""Tokens, and the attempts that were spent in place on each of those messages so far, all sessions together."""
 
 
 class Sender(Protocol):
@@ -146,6 +148,19 @@ class Receiver(Protocol):
         Raises:
             LeaseLost: some of these no longer belong to this session; all others were settled.
             ConnectionLost: the session ended; unsettled is whatever the broker did not hear of.
+        """
+        ...
+
+    async def note(self, notes: Notes) -> None:
+        """Keep with each of these deliveries how many attempts were spent on it in place; returns when that is safe.
+
+        Whoever gets the message next, after any crash, finds the latest note in `Delivery.spent`; a message that is
+        settled DONE takes its note with it. Asked for with ordering="key" alone.
+
+        Raises:
+            LeaseLost: some of these no longer belong to this session; all others were noted.
+            BackendError: the broker takes no notes now, and the session goes on: it will be asked again.
+            ConnectionLost: the session ended; of the notes some, all or none are kept.
         """
         ...
 
@@ -237,6 +252,10 @@ class BlockingReceiver(Protocol):
 
     def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
+        ...
+
+    def note(self, notes: Notes) -> None:
+        """As Receiver.note."""
         ...
 
     def wake(self) -> None:

@@ -1,20 +1,17 @@
-"""The only file that knows about sync and async: orchestration is written once and gets its waiting from here.
+"""Between the colours: a backend of either one, for an event loop or for threads.
 
-`AsyncPorts` fulfils `ports.py` on an event loop. `ThreadedBackend` makes a `Backend` of a blocking one: each session
-lives on a thread of its own, with one hop for a batch and none for a message.
+| | blocking driver | async driver |
+| --- | --- | --- |
+| AsyncApp | Threaded: a thread of its own for each session, one hop for a batch | as it is |
+| App | Immediate: no hop | Portal: an event loop in a thread, one hop for a batch |
 """
 
 import asyncio
-import os
-import random
-import signal
-import threading
-import time
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from functools import partial
-from inspect import isawaitable, iscoroutinefunction
+from threading import Lock, Thread
 from typing import Any, ParamSpec, TypeVar, cast
 
 from mqkit.backend import (
@@ -23,6 +20,7 @@ from mqkit.backend import (
     BlockingReceiver,
     BlockingSender,
     Counts,
+    Notes,
     Notify,
     Receiver,
     Sender,
@@ -31,174 +29,13 @@ from mqkit.backend import (
 )
 from mqkit.errors import ClosedError
 from mqkit.message import Delivery, Outgoing
+from mqkit.threads import ThreadPorts
 from mqkit.topology import Finding, Topology
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class AsyncSignal:
-    """`Signal` on an event loop."""
-
-    __slots__ = ("_loop", "_up", "_waiter")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._up = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def set(self) -> None:
-        """As Signal.set."""
-        self._up = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def wait(self, timeout: float | None = None) -> bool:
-        """As Signal.wait."""
-        if not self._up:
-            self._waiter = self._loop.create_future()
-            timer = None if timeout is None else self._loop.call_later(timeout, self._expire, self._waiter)
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-                if timer is not None:
-                    timer.cancel()
-        up, self._up = self._up, False
-        return up
-
-    @staticmethod
-    def _expire(waiter: asyncio.Future[None]) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-
-class AsyncPromise:
-    """`Promise` on an event loop."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._future: asyncio.Future[None] = loop.create_future()
-
-    def resolve(self, error: Exception | None) -> None:
-        """As Promise.resolve."""
-        if self._future.done():
-            return
-        if error is None:
-            self._future.set_result(None)
-        else:
-            self._future.set_exception(error)
-            self._future.exception()  # read: a caller that was cancelled leaves nothing to complain about
-
-    async def result(self) -> None:
-        """As Promise.result."""
-        await self._future
-
-
-class AsyncJob:
-    """`Job` on an event loop."""
-
-    def __init__(self, task: "asyncio.Task[None]") -> None:
-        self._task = task
-
-    async def join(self) -> None:
-        """As Job.join."""
-        try:
-            await asyncio.shield(self._task)
-        except asyncio.CancelledError:
-            if not self._task.cancelled():
-                raise
-
-    def cancel(self) -> None:
-        """As Job.cancel."""
-        self._task.cancel()
-
-
-class AsyncPorts:
-    """`Ports` on the running event loop. Plain functions run in threads, at most `threads` at once."""
-
-    def __init__(self, threads: int = 32) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._executor: ThreadPoolExecutor | None = None
-        self._threads = threads
-        self._undo: list[Callable[[], object]] = []
-        self.monotonic = time.monotonic
-        self.now = time.time
-        self.draw = random.random
-
-    def signal(self) -> AsyncSignal:
-        """As Ports.signal."""
-        return AsyncSignal(self.loop)
-
-    def promise(self) -> AsyncPromise:
-        """As Ports.promise."""
-        return AsyncPromise(self.loop)
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> AsyncJob:
-        """As Ports.spawn."""
-        return AsyncJob(self.loop.create_task(work, name=name))
-
-    def post(self, call: Callable[[], object]) -> None:
-        """As Ports.post."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(call)
-
-    async def call(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
-        """As Ports.call. A plain function that takes too long goes on in its thread: no thread can be killed."""
-        try:
-            if timeout is None and iscoroutinefunction(function):
-                return await function(*args)
-            return await self._limited(function, args, timeout)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and not task.cancelling():  # nobody asked for it: something inside was cancelled
-                raise RuntimeError("the handler was cancelled from inside") from error
-            raise
-
-    async def _limited(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
-        limit = asyncio.timeout(timeout)
-        try:
-            async with limit:
-                if iscoroutinefunction(function):
-                    return await function(*args)
-                if self._executor is None:
-                    self._executor = ThreadPoolExecutor(self._threads, "mqkit-handler")
-                result = await self.loop.run_in_executor(self._executor, partial(function, *args))
-                # an async function behind a plain decorator, or an object with an async __call__
-                return await result if isawaitable(result) else result
-        except TimeoutError as error:
-            if limit.expired():
-                raise TimeoutError(f"the handler took longer than {timeout:g} s") from error
-            raise
-
-    @contextmanager
-    def ending(self, stop: Callable[[], None]) -> Generator[None]:
-        """Call `stop` at the first SIGINT or SIGTERM inside this context; the second ends the process at once."""
-        caught = 0
-
-        def catch(number: int) -> None:
-            nonlocal caught
-            caught += 1
-            if caught > 1:
-                os._exit(128 + number)
-            stop()
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        here = threading.current_thread() is threading.main_thread()
-        for number in numbers if here else ():
-            self.loop.add_signal_handler(number, catch, number)
-        try:
-            yield
-        finally:
-            self._undo = [partial(self.loop.remove_signal_handler, number) for number in numbers if here]
-
-    def close(self) -> None:
-        """Let the threads go, and signals do what they did before."""
-        for undo in self._undo:
-            undo()
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+CLOSE_TIMEOUT = 5.0
+"""Seconds for a call that is on its way when its session is closed."""
 
 
 class _Thread:
@@ -256,6 +93,10 @@ class ThreadedReceiver:
     async def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
         await self._thread.run(self._receiver.settle, settlements)
+
+    async def note(self, notes: Notes) -> None:
+        """As Receiver.note."""
+        await self._thread.run(self._receiver.note, notes)
 
     def wake(self) -> None:
         """As Receiver.wake."""
@@ -317,6 +158,222 @@ class ThreadedBackend:
         await asyncio.to_thread(self._backend.close)
 
 
+class ImmediateSender:
+    """A blocking sender, called in the thread that awaits it. It belongs to one at a time."""
+
+    def __init__(self, ports: ThreadPorts, sender: BlockingSender) -> None:
+        self._ports = ports
+        self._sender = sender
+        self._busy = Lock()
+
+    async def send(self, batch: Sequence[Outgoing], timeout: float) -> None:
+        """As Sender.send."""
+        with self._ports.away(), self._busy:
+            self._sender.send(batch, timeout)
+
+    async def close(self) -> None:
+        """As Sender.close. One that hangs in a call is left alone: its thread ends with the process."""
+        with self._ports.away():
+            if self._busy.acquire(timeout=CLOSE_TIMEOUT):
+                try:
+                    self._sender.close()
+                finally:
+                    self._busy.release()
+
+
+class ImmediateReceiver:
+    """A blocking receiver, called in the thread that awaits it."""
+
+    def __init__(self, ports: ThreadPorts, receiver: BlockingReceiver) -> None:
+        self._ports = ports
+        self._receiver = receiver
+        self.wake = receiver.wake
+
+    async def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
+        """As Receiver.receive."""
+        with self._ports.away():
+            return self._receiver.receive(limit, timeout)
+
+    async def settle(self, settlements: Settlements) -> None:
+        """As Receiver.settle."""
+        with self._ports.away():
+            self._receiver.settle(settlements)
+
+    async def note(self, notes: Notes) -> None:
+        """As Receiver.note."""
+        with self._ports.away():
+            self._receiver.note(notes)
+
+    async def close(self) -> None:
+        """As Receiver.close."""
+        with self._ports.away():
+            self._receiver.close()
+
+
+class ImmediateBackend:
+    """A blocking backend for orchestration that runs in threads: no await suspends, each blocks outside its lock."""
+
+    def __init__(self, ports: ThreadPorts, backend: BlockingBackend) -> None:
+        self._ports = ports
+        self._backend = backend
+        self.capabilities = backend.capabilities
+
+    async def connect(self, timeout: float) -> str:
+        """As Backend.connect."""
+        with self._ports.away():
+            return self._backend.connect(timeout)
+
+    async def declare(self, topology: Topology) -> None:
+        """As Backend.declare."""
+        with self._ports.away():
+            self._backend.declare(topology)
+
+    async def examine(self, topology: Topology) -> Sequence[Finding]:
+        """As Backend.examine."""
+        with self._ports.away():
+            return self._backend.examine(topology)
+
+    async def open_sender(self) -> Sender:
+        """As Backend.open_sender."""
+        with self._ports.away():
+            return ImmediateSender(self._ports, self._backend.open_sender())
+
+    async def open_receiver(self, subscription: Subscription, notify: Notify) -> Receiver:
+        """As Backend.open_receiver."""
+        with self._ports.away():
+            return ImmediateReceiver(self._ports, self._backend.open_receiver(subscription, notify))
+
+    async def inspect(self, topic: str, group: str) -> Counts:
+        """As Backend.inspect."""
+        with self._ports.away():
+            return self._backend.inspect(topic, group)
+
+    async def groups(self, topic: str | None = None) -> Sequence[tuple[str, str]]:
+        """As Backend.groups."""
+        with self._ports.away():
+            return self._backend.groups(topic)
+
+    async def close(self) -> None:
+        """As Backend.close."""
+        with self._ports.away():
+            self._backend.close()
+
+
+class _Portal:
+    """An event loop in a thread, and the way into it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="mqkit-portal", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, R]) -> R:
+        """What `work` returns or raises on the loop."""
+        if self._loop.is_closed():
+            work.close()
+            raise ClosedError("the backend is closed")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def close(self) -> None:
+        """End the loop; idempotent."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+class PortalSender:
+    """An async sender on its loop."""
+
+    def __init__(self, portal: _Portal, sender: Sender) -> None:
+        self._portal = portal
+        self._sender = sender
+
+    def send(self, batch: Sequence[Outgoing], timeout: float) -> None:
+        """As Sender.send."""
+        self._portal.run(self._sender.send(batch, timeout))
+
+    def close(self) -> None:
+        """As Sender.close."""
+        self._portal.run(self._sender.close())
+
+
+class PortalReceiver:
+    """An async receiver on its loop."""
+
+    def __init__(self, portal: _Portal, receiver: Receiver) -> None:
+        self._portal = portal
+        self._receiver = receiver
+        self.wake = receiver.wake
+
+    def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
+        """As Receiver.receive."""
+        return self._portal.run(self._receiver.receive(limit, timeout))
+
+    def settle(self, settlements: Settlements) -> None:
+        """As Receiver.settle."""
+        self._portal.run(self._receiver.settle(settlements))
+
+    def note(self, notes: Notes) -> None:
+        """As Receiver.note."""
+        self._portal.run(self._receiver.note(notes))
+
+    def close(self) -> None:
+        """As Receiver.close."""
+        self._portal.run(self._receiver.close())
+
+
+class PortalBackend:
+    """An async backend as a blocking one: it lives on an event loop of its own, in a thread."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._portal = _Portal()
+        self.capabilities = backend.capabilities
+
+    def connect(self, timeout: float) -> str:
+        """As Backend.connect."""
+        return self._portal.run(self._backend.connect(timeout))
+
+    def declare(self, topology: Topology) -> None:
+        """As Backend.declare."""
+        self._portal.run(self._backend.declare(topology))
+
+    def examine(self, topology: Topology) -> Sequence[Finding]:
+        """As Backend.examine."""
+        return self._portal.run(self._backend.examine(topology))
+
+    def open_sender(self) -> PortalSender:
+        """As Backend.open_sender."""
+        return PortalSender(self._portal, self._portal.run(self._backend.open_sender()))
+
+    def open_receiver(self, subscription: Subscription, notify: Notify) -> PortalReceiver:
+        """As Backend.open_receiver."""
+        return PortalReceiver(self._portal, self._portal.run(self._backend.open_receiver(subscription, notify)))
+
+    def inspect(self, topic: str, group: str) -> Counts:
+        """As Backend.inspect."""
+        return self._portal.run(self._backend.inspect(topic, group))
+
+    def groups(self, topic: str | None = None) -> Sequence[tuple[str, str]]:
+        """As Backend.groups."""
+        return self._portal.run(self._backend.groups(topic))
+
+    def close(self) -> None:
+        """As Backend.close."""
+        with suppress(ClosedError):
+            self._portal.run(self._backend.close())
+        self._portal.close()
+
+
 def for_event_loop(colour: str, backend: Backend | BlockingBackend) -> Backend:
     """`backend` as an event loop can use it, whatever colour it has."""
     return cast("Backend", backend) if colour == "asynchronous" else ThreadedBackend(cast("BlockingBackend", backend))
+
+
+def for_threads(ports: ThreadPorts, colour: str, backend: Backend | BlockingBackend) -> Backend:
+    """`backend` as orchestration in threads can use it, whatever colour it has."""
+    blocking: BlockingBackend = (
+        PortalBackend(cast("Backend", backend)) if colour == "asynchronous" else cast("BlockingBackend", backend)
+    )
+    return ImmediateBackend(ports, blocking)

@@ -18,6 +18,10 @@ T = TypeVar("T")
 RAW = "application/octet-stream"
 JSON = "application/json"
 
+# The first time pydantic writes or reads anything it takes a lock for a moment. A process forked by another thread just
+# then would wait for it for ever: so that time is now, and not in the first publish.
+TypeAdapter(int).validate_json(TypeAdapter(int).dump_json(TypeAdapter(int).validate_python(0)))
+
 
 class Binding(Protocol):
     """A codec bound to one schema."""

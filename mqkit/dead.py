@@ -13,6 +13,7 @@ from uuid import uuid4
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
 from mqkit.envelope import bookkeeping, fallback_id, key_text, replayed, timestamp, unseal
 from mqkit.errors import EnvelopeError
+from mqkit.immediate import Run
 from mqkit.message import Delivery, Headers, Outgoing
 from mqkit.ports import Ports
 from mqkit.producer import Producer, published
@@ -121,8 +122,8 @@ def chooser(
     return choose
 
 
-class DeadLetters:
-    """The dead letters of one group. Get it by `app.dead_letters(topic, group)`."""
+class AsyncDeadLetters:
+    """The dead letters of one group. Get it by `AsyncApp.dead_letters(topic, group)`."""
 
     def __init__(
         self, *, backend: Backend, producer: Producer, ports: Ports, topic: str, group: str, timeout: float
@@ -261,3 +262,42 @@ class DeadLetters:
             if not fresh:
                 return
             yield fresh
+
+
+class DeadLetters:
+    """The dead letters of one group, for plain code. Get it by `App.dead_letters(topic, group)`."""
+
+    def __init__(self, letters: AsyncDeadLetters, run: Run) -> None:
+        self._letters = letters
+        self._run = run
+
+    def count(self) -> int | None:
+        """As AsyncDeadLetters.count."""
+        return self._run(self._letters.count())
+
+    def list(self, limit: int = 100, choose: Choose = chooser()) -> Sequence[DeadLetter]:  # noqa: B008 - a pure function
+        """As AsyncDeadLetters.list."""
+        return self._run(self._letters.list(limit, choose))
+
+    def replay(
+        self,
+        choose: Choose = chooser(),  # noqa: B008 - a pure function
+        *,
+        limit: int | None = None,
+        rate: float | None = None,
+        dry: bool = False,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Sequence[str]:
+        """As AsyncDeadLetters.replay."""
+        return self._run(self._letters.replay(choose, limit=limit, rate=rate, dry=dry, progress=progress))
+
+    def purge(
+        self,
+        choose: Choose = chooser(),  # noqa: B008 - a pure function
+        *,
+        limit: int | None = None,
+        dry: bool = False,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Sequence[str]:
+        """As AsyncDeadLetters.purge."""
+        return self._run(self._letters.purge(choose, limit=limit, dry=dry, progress=progress))

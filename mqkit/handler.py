@@ -7,7 +7,7 @@ of the user's code could swallow it. Nothing here talks to the broker.
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -25,7 +25,7 @@ from mqkit.errors import (
 )
 from mqkit.message import Delivery, Message, Outgoing
 from mqkit.middleware import Around
-from mqkit.ports import Ports
+from mqkit.ports import HandlerTimeout, Job, Ports
 from mqkit.retry import Retry, decide, failure
 from mqkit.topic import Topic
 from mqkit.verdict import Again, DeadLetter, Done, Postpone, Release, Verdict
@@ -78,6 +78,16 @@ class Outcome:
     envelope: Envelope | None = None
     epoch: int = 0
     """Of the receiver's session."""
+    still: Job | None = None
+    """Where the function runs on, if it took too long and could not be stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a delivery says."""
+
+    message: Message[Any]
+    envelope: Envelope
 
 
 def function_name(function: Callable[..., Any]) -> str:
@@ -131,36 +141,52 @@ class Handler:
         return function_name(self.function)
 
     async def process(self, delivery: Delivery, spent: int = 0, id: str | None = None) -> Outcome:
-        """One attempt, or why there was none. Never raises Exception.
+        """One attempt, or why there was none. Never raises Exception. Arguments as in read."""
+        reading = self.read(delivery, spent, id)
+        if isinstance(reading, Outcome):
+            return reading
+        message, ports = reading.message, self.ports
+        still: Job | None = None
+        started = ports.monotonic()
+        try:
+            verdict = await self._attempt(message)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a verdict
+            verdict = self.judge(error, message.attempt)
+            if isinstance(error, HandlerTimeout):
+                still = error.still
+        seconds = ports.monotonic() - started
+        return Outcome(delivery, verdict, message.id, message.attempt, seconds, reading.envelope, still=still)
+
+    def read(self, delivery: Delivery, spent: int = 0, id: str | None = None) -> "Reading | Outcome":
+        """What a delivery says, ready for an attempt; or what becomes of it without one.
 
         Args:
             spent: attempts that happened in place before.
             id: what the message was called then, if it brings no id of its own.
         """
-        ports = self.ports
-        now = ports.now()
+        now = self.ports.now()
         try:
-            envelope = unseal(delivery, new_id=id or str(uuid4()), now=now)
+            envelope = unseal(delivery, new_id=id or "", now=now)
         except EnvelopeError as error:
             return Outcome(delivery, self._unreadable(error), fallback_id(delivery) or str(uuid4()), 0)
+        if not envelope.id:  # made only when it is missing: chance costs a call of the system
+            envelope = replace(envelope, id=str(uuid4()))
         if envelope.due is not None and envelope.due > now and not spent:
             return Outcome(delivery, Postpone(envelope.due - now), envelope.id, 0, envelope=envelope)
-        attempt = envelope.attempts + spent + 1
         try:
-            message = self._message(delivery, envelope, attempt)
+            message = self._message(delivery, envelope, envelope.attempts + spent + 1)
         except MessageError as error:
             return Outcome(delivery, self._unreadable(error), envelope.id, 0, envelope=envelope)
-        started = ports.monotonic()
-        try:
-            verdict = await self._attempt(message)
-        except MqkitError as error:
-            if isinstance(error, (MessageError, Unroutable)):  # what the handler itself tried to send
-                verdict = decide(self.options.retry, error, attempt, ports.draw())
-            else:  # the broker's fault or ours: the message pays nothing for it
-                verdict = Again(PATIENCE, failure(error), inline=True, counted=False)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a verdict
-            verdict = decide(self.options.retry, error, attempt, ports.draw())
-        return Outcome(delivery, verdict, envelope.id, attempt, ports.monotonic() - started, envelope)
+        return Reading(message, envelope)
+
+    def judge(self, error: Exception, attempt: int) -> Verdict:
+        """What becomes of a message whose attempt ended with `error`."""
+        if isinstance(error, MqkitError) and not isinstance(error, (MessageError, Unroutable)):
+            # the broker's fault or ours: the message pays nothing for it
+            return Again(PATIENCE, failure(error), counted=False)
+        if isinstance(error, HandlerTimeout):
+            error = TimeoutError(str(error))  # people and policies know it by its built-in name
+        return decide(self.options.retry, error, attempt, self.ports.draw())
 
     def released(self, delivery: Delivery) -> Outcome:
         """The outcome of a delivery that is given back, whatever state it is in."""

@@ -1,9 +1,17 @@
-"""`run_now`: what is written once as `async def`, without an event loop, where every await blocks instead."""
+"""What is written once as `async def`, without an event loop, where every await blocks instead."""
 
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class Run(Protocol):
+    """Runs what is written as `async def` for plain code."""
+
+    def __call__(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` returns or raises."""
+        ...
 
 
 def run_now(work: Coroutine[Any, Any, T]) -> T:

@@ -82,6 +82,8 @@ class Delivery:
     False for all that came through the topic, whatever its headers claim."""
     redelivered: int = 0
     """How often the broker knows to have delivered it before; 0 where it does not count."""
+    spent: int = 0
+    """Attempts that happened in place, in sessions before this one: what `Receiver.note` kept; 0 if nothing was."""
     unique: bool = False
     """`origin` names this one message and no other (Kafka's offset, SQLite's row): good enough for a missing id."""
 

@@ -26,12 +26,24 @@ Middleware: TypeAlias = (
 
 
 class Around:
-    """The middleware of one handler, outermost first."""
+    """The middleware of one handler, outermost first.
 
-    def __init__(self, middleware: Sequence[Middleware]) -> None:
+    Args:
+        plain: whether async generators are refused.
+
+    Raises:
+        ConfigurationError: one of them is no generator function.
+    """
+
+    def __init__(self, middleware: Sequence[Middleware], *, plain: bool = False) -> None:
         self._plain: list[tuple[bool, Callable[[Message[Any]], Any]]] = []
         for each in middleware:
             if isasyncgenfunction(each):
+                if plain:
+                    raise ConfigurationError(
+                        f"middleware {each.__qualname__} is async, and App has no event loop: write it with def, "
+                        "or use AsyncApp"
+                    )
                 self._plain.append((True, asynccontextmanager(each)))
             elif isgeneratorfunction(each):
                 self._plain.append((False, contextmanager(each)))

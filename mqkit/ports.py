@@ -1,17 +1,21 @@
 """All that orchestration needs of the world: time, chance, waiting, and running a user's function.
 
-The pump, the producer and the handlers are written once against these; `bridge.py` fulfils them on an event loop.
+The pump, the producer and the handlers are written once against these; `event_loop.py` and `threads.py` fulfil them.
+Between two awaits nothing else of the same app's orchestration runs: on an event loop by its nature, in threads by a
+lock that every wait lets go of.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Signal(Protocol):
     """A flag that one waiter waits for. It stays up until the waiter has seen it."""
 
     def set(self) -> None:
-        """Raise it; from the loop's own thread."""
+        """Raise it; from within the orchestration (`Ports.post` leads there)."""
         ...
 
     async def wait(self, timeout: float | None = None) -> bool:
@@ -32,15 +36,35 @@ class Promise(Protocol):
 
 
 class Job(Protocol):
-    """Something that was spawned."""
+    """Something that runs beside."""
 
     async def join(self) -> None:
-        """Wait for its end; raises what it raised."""
+        """Wait for its end, or until it was cancelled; raises what it raised."""
         ...
 
     def cancel(self) -> None:
-        """Make it stop where it waits."""
+        """Make it stop where it waits, or at its next wait: `Ports.cancelled` is raised there."""
         ...
+
+
+class Timer(Protocol):
+    """A call that was put off."""
+
+    def cancel(self) -> None:
+        """Leave it."""
+        ...
+
+
+class HandlerTimeout(TimeoutError):
+    """The user's function took too long.
+
+    Args:
+        still: where it runs on, if it could not be stopped: no thread can be killed.
+    """
+
+    def __init__(self, timeout: float, still: Job | None = None) -> None:
+        super().__init__(f"the handler took longer than {timeout:g} s")
+        self.still = still
 
 
 async def joined(jobs: Sequence[Job]) -> None:
@@ -58,6 +82,9 @@ async def joined(jobs: Sequence[Job]) -> None:
 class Ports(Protocol):
     """What orchestration needs of the world."""
 
+    cancelled: type[BaseException]
+    """What a job that was cancelled meets where it waits."""
+
     def signal(self) -> Signal:
         """A new flag, down."""
         ...
@@ -70,8 +97,16 @@ class Ports(Protocol):
         """Run `work` beside the caller."""
         ...
 
+    async def apart(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` returns or raises. It shares nothing that changes, so all else may go on beside it."""
+        ...
+
     def post(self, call: Callable[[], object]) -> None:
-        """Run `call` soon on the thread that owns the app; from any thread; nothing if that has ended."""
+        """Run `call` soon within the orchestration; from any thread; nothing if the app has ended."""
+        ...
+
+    def later(self, delay: float, call: Callable[[], object]) -> Timer:
+        """Run `call` within the orchestration after `delay` seconds."""
         ...
 
     def now(self) -> float:
@@ -87,5 +122,13 @@ class Ports(Protocol):
         ...
 
     async def call(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
-        """What the user's function returns or raises; TimeoutError if it takes more than `timeout` seconds."""
+        """What the user's function returns or raises.
+
+        Raises:
+            HandlerTimeout: it takes more than `timeout` seconds.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what these hold; running jobs were joined before."""
         ...

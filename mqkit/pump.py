@@ -6,19 +6,19 @@ the original is settled; if the first fails, the second is not reached. Free of 
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
-from mqkit.envelope import buried, postponed, retried
-from mqkit.errors import BackendError, ConfigurationError, LeaseLost, MessageTooLarge, MqkitError
+from mqkit.copies import Copies, instead, needs_copy, what
+from mqkit.errors import BackendError, ConfigurationError, ConnectionLost, LeaseLost, MqkitError
 from mqkit.events import Event, Kind
 from mqkit.handler import Handler, Outcome
+from mqkit.in_flight import InFlight
 from mqkit.message import Outgoing
 from mqkit.ports import Ports
 from mqkit.producer import Producer
-from mqkit.retry import failure
-from mqkit.verdict import Again, DeadLetter, Done, Failure, Postpone, Release
-from mqkit.workers import Workers
+from mqkit.verdict import Again, DeadLetter, Done, Postpone, Release
+from mqkit.workers import Runner, Workers
 
 log = logging.getLogger("mqkit")
 
@@ -39,13 +39,17 @@ KINDS: dict[type, Kind] = {
 }
 
 
+MakeRunner: TypeAlias = Callable[[InFlight, Ports, Callable[[Outcome], None]], Runner]
+"""Makes who runs the handlers, given what to take from, the world, and whom to tell what is stuck."""
+
+
 class Pump:
     """Works one subscription until it is stopped; no outage ends it.
 
     Args:
-        workers: makes the workers, given what to call when there is something to collect, and on a retry in place.
         declare: makes the topology again, for when somebody deleted it.
         emit: takes every event.
+        runner: makes who runs the handlers.
     """
 
     def __init__(
@@ -53,23 +57,22 @@ class Pump:
         *,
         backend: Backend,
         handler: Handler,
-        workers: Callable[[Callable[[], None], Callable[[Outcome], None]], Workers],
         producer: Producer,
         ports: Ports,
         emit: Callable[[Event], None],
         service: str,
         grace: float,
         declare: Callable[[], Awaitable[None]] | None = None,
+        runner: MakeRunner = Workers,
     ) -> None:
         self._backend = backend
         self._handler = handler
         self._producer = producer
         self._ports = ports
         self._emit = emit
-        self._service = service
         self._grace = grace
         self._declare = declare
-        self._prefix = backend.capabilities.attribute_prefix
+        self._copies = Copies(backend.capabilities.attribute_prefix, handler.name, service)
         options = handler.options
         self._limit = options.concurrency + options.prefetch
         self._subscription = Subscription(
@@ -79,11 +82,13 @@ class Pump:
             ordering=options.ordering,
             options=handler.topic.options,
         )
-        self._workers = workers(self._wake, self._repeated)
+        self._in_flight = InFlight(handler, ports, on_news=self._wake, on_again=self._tell)
+        self._runner = runner(self._in_flight, ports, self._stuck)
         self._receiver: Receiver | None = None
         self._epoch = 0
         self._unstored: list[Outcome] = []
         self._store_at = 0.0
+        self._note_at = 0.0
         self._stopping = ports.signal()
         self._stop = False
         self._deadline: float | None = None
@@ -106,7 +111,7 @@ class Pump:
     @property
     def running(self) -> int:
         """Handlers that run now."""
-        return self._workers.running
+        return self._in_flight.running
 
     async def run(self) -> None:
         """Work until stopped."""
@@ -118,15 +123,15 @@ class Pump:
             failures = 0 if self._lasted else failures
             await self._outage(lost, failures)
             failures += 1
-        self._workers.stop()
+        self._in_flight.stop()
         await self._let_end()
-        self._workers.cancel()
+        self._runner.cancel()
         self._event("stopped")
 
     async def _let_end(self) -> None:
         """The rest of the grace for handlers that outlived their session; what they did will be done again."""
         deadline = self._ports.monotonic() + self._grace if self._deadline is None else self._deadline
-        while self._workers.running and self._ports.monotonic() < deadline:
+        while self._in_flight.running and self._ports.monotonic() < deadline:
             await self._stopping.wait(MOMENT)
 
     async def _session(self) -> MqkitError | None:
@@ -148,7 +153,7 @@ class Pump:
         finally:
             self._lasted = self._ports.monotonic() - started > LASTING
             receiver, self._receiver = self._receiver, None
-            self._workers.drop()
+            self._in_flight.drop()
             self._unstored.clear()
             if receiver is not None:
                 await receiver.close()
@@ -157,16 +162,20 @@ class Pump:
         while True:
             if self._stop and self._deadline is None:
                 self._deadline = self._ports.monotonic() + self._grace
-                self._workers.stop()
-            room = 0 if self._stop else self._limit - self._workers.outstanding - len(self._unstored)
+                self._in_flight.stop()
+            room = 0 if self._stop else self._limit - len(self._in_flight) - len(self._unstored)
             deliveries = await receiver.receive(max(room, 0), self._patience())
             self.last_progress = self._ports.monotonic()
             if deliveries and self._stop:
                 await receiver.settle([(delivery.token, Settlement.RELEASE) for delivery in deliveries])
             elif deliveries:
-                self._workers.submit(deliveries, self._epoch)
-            await self._act(receiver, self._due())
-            if self._deadline is not None and not self._unstored and not self._workers.outstanding:
+                self._in_flight.submit(deliveries, self._epoch)
+            outcomes = self._due()
+            await self._note(
+                receiver
+            )  # whatever is among the outcomes and has to be noted is noted before it goes back
+            await self._act(receiver, outcomes)
+            if self._deadline is not None and not self._unstored and not self._in_flight:
                 return
             if self._deadline is not None and self._ports.monotonic() >= self._deadline:
                 await self._give_up(receiver)
@@ -179,11 +188,11 @@ class Pump:
         if self._unstored:
             until = min(until, self._store_at)
         if self._deadline is not None:
-            until = min(until, self._deadline) if self._unstored or self._workers.outstanding else now
+            until = min(until, self._deadline) if self._unstored or self._in_flight else now
         return max(until - now, 0.0)
 
     def _due(self) -> list[Outcome]:
-        outcomes = [outcome for outcome in self._workers.collect() if outcome.epoch == self._epoch]
+        outcomes = [outcome for outcome in self._in_flight.collect() if outcome.epoch == self._epoch]
         if self._unstored and (self._stop or self._ports.monotonic() >= self._store_at):
             outcomes = self._unstored + outcomes
             self._unstored = []
@@ -191,10 +200,10 @@ class Pump:
 
     async def _give_up(self, receiver: Receiver) -> None:
         """The grace is over: what still runs is cancelled and given back."""
-        log.warning("%s: %d handlers did not end within %g s", self._where, self._workers.running, self._grace)
-        self._workers.cancel()
+        log.warning("%s: %d handlers did not end within %g s", self._where, self._in_flight.running, self._grace)
+        self._runner.cancel()
         tries = 0
-        while self._workers.running and tries < 20:
+        while self._in_flight.running and tries < 20:
             tries += 1
             await receiver.receive(0, 0.05)
         outcomes = self._due()
@@ -203,10 +212,30 @@ class Pump:
                 outcome.verdict = Release()
         await self._act(receiver, outcomes)
 
+    async def _note(self, receiver: Receiver) -> None:
+        """Keep at the broker how many attempts were made in place, before there are more."""
+        if self._ports.monotonic() < self._note_at and not self._stop:
+            return
+        items = self._in_flight.notes()
+        if not items:
+            return
+        try:
+            await receiver.note([(item.delivery.token, item.spent) for item in items])
+        except LeaseLost as error:
+            self._event("lease-lost", detail=str(error))
+        except ConnectionLost:
+            raise
+        except BackendError as error:
+            log.warning("%s: attempts at %d messages cannot be noted yet: %s", self._where, len(items), error)
+            self._note_at = self._ports.monotonic() + PULSE
+            self._in_flight.not_noted(items)
+            return
+        self._in_flight.noted(items)
+
     async def _act(self, receiver: Receiver, outcomes: list[Outcome]) -> None:
         """Do what the verdicts say, and keep for later what could not be stored."""
-        await self._settle(receiver, [outcome for outcome in outcomes if not _needs_copy(outcome)])
-        copied = [outcome for outcome in outcomes if _needs_copy(outcome)]
+        await self._settle(receiver, [outcome for outcome in outcomes if not needs_copy(outcome)])
+        copied = [outcome for outcome in outcomes if needs_copy(outcome)]
         if not copied:
             return
         # The copies are confirmed, then the originals are settled. Nothing stands between, and nothing settles first.
@@ -232,7 +261,7 @@ class Pump:
         batch: list[Outgoing] = []
         spans: list[tuple[Outcome, range]] = []
         for outcome in outcomes:
-            copies = self._copies(outcome)
+            copies = self._copies.of(outcome, self._ports.now())
             spans.append((outcome, range(len(batch), len(batch) + len(copies))))
             batch.extend(copies)
         errors = await self._producer.send(batch, STORE_TIMEOUT)
@@ -244,48 +273,12 @@ class Pump:
                 continue
             log.error(
                 "%s: message %s stays where it is, its %s could not be stored: %s",
-                self._where, outcome.id, _what(outcome), wrong[0],
+                self._where, outcome.id, what(outcome), wrong[0],
             )  # fmt: skip
-            self._instead(outcome, wrong[0])
+            instead(outcome, wrong[0])
             self._unstored.append(outcome)
             self._store_at = self._ports.monotonic() + PULSE
         return stored
-
-    @staticmethod
-    def _instead(outcome: Outcome, error: MqkitError) -> None:
-        """What cannot be stored as it is: a dead letter goes without its traceback, all else becomes a dead letter."""
-        verdict = outcome.verdict
-        if isinstance(verdict, DeadLetter) and isinstance(error, MessageTooLarge):
-            slim = Failure(verdict.failure.error, verdict.failure.text[:100])
-            outcome.verdict = DeadLetter(verdict.reason, slim)
-        elif isinstance(verdict, (Again, Postpone)) and isinstance(error, MessageTooLarge):
-            outcome.verdict = DeadLetter("too-large", failure(error))
-        elif isinstance(verdict, Done) and not getattr(error, "retryable", False):
-            outcome.verdict = DeadLetter("result", failure(error))
-
-    def _copies(self, outcome: Outcome) -> tuple[Outgoing, ...]:
-        """The messages that must be safe before this one is settled."""
-        verdict, delivery, now = outcome.verdict, outcome.delivery, self._ports.now()
-        if isinstance(verdict, Done):
-            return verdict.publish
-        if isinstance(verdict, Again):
-            wire = retried(
-                delivery, self._prefix, outcome.id,
-                attempts=outcome.attempt, failure=verdict.failure, now=now, delay=verdict.delay,
-            )  # fmt: skip
-            return (Outgoing(wire, delivery.topic, delivery.group, delay=verdict.delay),)
-        if isinstance(verdict, Postpone):
-            assert outcome.envelope is not None
-            wire = postponed(delivery, self._prefix, outcome.envelope)
-            return (Outgoing(wire, delivery.topic, delivery.group, delay=verdict.delay),)
-        if isinstance(verdict, DeadLetter):
-            wire = buried(
-                delivery, self._prefix, outcome.id,
-                reason=verdict.reason, attempts=outcome.attempt, failure=verdict.failure, now=now,
-                handler=self._handler.name, service=self._service,
-            )  # fmt: skip
-            return (Outgoing(wire, delivery.topic, delivery.group, dead=True),)
-        return ()
 
     async def _outage(self, error: MqkitError, failures: int) -> None:
         """Say once that the session is gone; wait longer each time, but not before the first try."""
@@ -324,16 +317,20 @@ class Pump:
         if self._receiver is not None:
             self._receiver.wake()
 
-    def _repeated(self, outcome: Outcome) -> None:
-        if outcome.epoch in (0, self._epoch):
-            self._tell(outcome)
+    def _stuck(self, outcome: Outcome) -> None:
+        """A function that goes on after its time-out cannot be stopped: tell, so that people can."""
+        log.warning(
+            "%s: stuck: %s goes on after its time-out, id=%s attempt=%d; until it ends it counts as running",
+            self._where, self._handler.name, outcome.id, outcome.attempt,
+        )  # fmt: skip
+        self._event("stuck", id=outcome.id, attempt=outcome.attempt, seconds=outcome.seconds, detail=self._handler.name)
 
     @property
     def _where(self) -> str:
         return f"{self._subscription.topic}.{self._subscription.group}"
 
-    def _event(self, kind: Kind, *, seconds: float = 0.0, detail: str = "") -> None:
-        self._emit(Event(kind, self._subscription.topic, self._subscription.group, seconds=seconds, detail=detail))
+    def _event(self, kind: Kind, **facts: Any) -> None:
+        self._emit(Event(kind, self._subscription.topic, self._subscription.group, **facts))
 
     def _tell(self, outcome: Outcome) -> None:
         """One event and one log line for a verdict."""
@@ -360,12 +357,3 @@ class Pump:
                 kind, self._subscription.topic, self._subscription.group, outcome.id, outcome.attempt, seconds, detail
             )
         )
-
-
-def _needs_copy(outcome: Outcome) -> bool:
-    verdict = outcome.verdict
-    return bool(verdict.publish) if isinstance(verdict, Done) else not isinstance(verdict, Release)
-
-
-def _what(outcome: Outcome) -> str:
-    return {Again: "retry", Postpone: "delay", DeadLetter: "dead letter", Done: "result"}[type(outcome.verdict)]

@@ -1,13 +1,16 @@
-"""What `subscribe` was used for: the decorator's types, and one record for each handler, before an app is open."""
+"""What `subscribe` was used for: its options, the decorator's types, and one record for each handler."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, overload
 
+from mqkit.durations import Duration, seconds
 from mqkit.errors import ConfigurationError
 from mqkit.handler import HandlerOptions, function_name, takes_message
 from mqkit.message import Message
 from mqkit.middleware import Around, Middleware
+from mqkit.retry import Retry
 from mqkit.topic import Topic, check_group_name
 
 if TYPE_CHECKING:
@@ -18,8 +21,45 @@ R = TypeVar("R")
 Result = TypeVar("Result")
 
 
+class SubscribeOptions(TypedDict, total=False):
+    """How a group works at a topic."""
+
+    retry: Retry | None
+    """How often and how patiently a failing message is tried; `Retry()` if not given."""
+    ordering: Literal["key", "none"]
+    """"key": messages of one key in the order of publication, one at a time, retries included. "none" if not given."""
+    concurrency: int
+    """At most so many handlers at once in this process; 10 if not given."""
+    prefetch: int
+    """At most so many more messages wait in this process; 100 if not given."""
+    timeout: Duration | None
+    """Seconds after which a call counts as failed; a plain function goes on in its thread, and is told of as stuck."""
+    grace: Duration | None
+    """Seconds that running handlers get at the end; the app's setting if not given."""
+    middleware: Sequence[Middleware]
+    """Around this handler, inside the app's."""
+
+
+class PlainSubscribing(Protocol[T]):
+    """What `App.subscribe` returns: a decorator that gives the function back unchanged. Its result is not used."""
+
+    @overload
+    def __call__(self, function: Callable[[T], None]) -> Callable[[T], None]: ...
+    @overload
+    def __call__(self, function: Callable[[T, Message[T]], None]) -> Callable[[T, Message[T]], None]: ...
+
+
+class PlainRepublishing(Protocol[T, R]):
+    """What `App.subscribe(publish=...)` returns: the same, for functions that return what is published, or None."""
+
+    @overload
+    def __call__(self, function: Callable[[T], R | None]) -> Callable[[T], R | None]: ...
+    @overload
+    def __call__(self, function: Callable[[T, Message[T]], R | None]) -> Callable[[T, Message[T]], R | None]: ...
+
+
 class Subscribing(Protocol[T]):
-    """What `subscribe` returns: a decorator that gives the function back unchanged."""
+    """What `AsyncApp.subscribe` returns: a decorator that gives the function back unchanged."""
 
     @overload
     def __call__(self, function: Callable[[T], Result]) -> Callable[[T], Result]: ...
@@ -28,7 +68,7 @@ class Subscribing(Protocol[T]):
 
 
 class Republishing(Protocol[T, R]):
-    """What `subscribe(publish=...)` returns: the same, for functions that return what is published, or None."""
+    """What `AsyncApp.subscribe(publish=...)` returns: the same, for functions that return what to publish, or None."""
 
     @overload
     def __call__(self, function: Callable[[T], Awaitable[R | None]]) -> Callable[[T], Awaitable[R | None]]: ...
@@ -59,10 +99,12 @@ class Registrations:
 
     Args:
         policies: `topic.group` -> what configuration says of its options.
+        plain: whether async functions are refused.
     """
 
-    def __init__(self, policies: "Mapping[str, GroupPolicy]") -> None:
+    def __init__(self, policies: "Mapping[str, GroupPolicy]", *, plain: bool = False) -> None:
         self._policies = policies
+        self._plain = plain
         self._found: dict[tuple[str, str], Registration] = {}
 
     def __iter__(self) -> Iterator[Registration]:
@@ -75,23 +117,25 @@ class Registrations:
         self,
         topic: Topic[Any],
         group: str,
-        options: HandlerOptions,
+        given: SubscribeOptions,
         publish: Topic[Any] | None,
         middleware: Sequence[Middleware],
     ) -> Callable[..., Any]:
         """Registers the decorated function, and gives it back unchanged.
 
         Raises:
-            ConfigurationError: the group's name or a middleware is none; or, from the decorator: the function cannot
-                be called with a payload, or the group has a handler for the topic already.
+            ConfigurationError: an option, the group's name or a middleware makes no sense; or, from the decorator: the
+                function cannot be called with a payload, or the group has a handler for the topic already.
         """
-        check_group_name(group)
-        Around(middleware)
-        policy = self._policies.get(f"{topic.name}.{group}")
-        if policy is not None:
-            options = policy.apply(options)
+        Around(middleware, plain=self._plain)
+        options = self._options(topic, group, given)
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            if self._plain and (iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)):
+                raise ConfigurationError(
+                    f"handler {function_name(function)} is async, and App runs plain functions in threads: "
+                    "write it with def, or use AsyncApp"
+                )
             takes_message(function)
             known = self._found.get((topic.name, group))
             if known is not None:
@@ -103,3 +147,39 @@ class Registrations:
             return function
 
         return register
+
+    def made(
+        self, topic: Topic[Any], group: str, function: Callable[..., Any], given: SubscribeOptions
+    ) -> Registration:
+        """One that is not among these: for a consumer, which may come and go. Raises ConfigurationError."""
+        return Registration(topic, group, function, self._options(topic, group, given), None, ())
+
+    def _options(self, topic: Topic[Any], group: str, given: SubscribeOptions) -> HandlerOptions:
+        check_group_name(group)
+        options = handler_options(given)
+        policy = self._policies.get(f"{topic.name}.{group}")
+        return options if policy is None else policy.apply(options)
+
+
+def handler_options(options: SubscribeOptions) -> HandlerOptions:
+    """What `subscribe` was given, as data.
+
+    Raises:
+        ConfigurationError: an option makes no sense.
+        TypeError: there is no such option.
+    """
+    if unknown := options.keys() - SubscribeOptions.__annotations__.keys():
+        known = ", ".join(SubscribeOptions.__annotations__)
+        raise TypeError(f"subscribe has no option {min(unknown)!r}; it has group, publish, {known}")
+    return HandlerOptions(
+        retry=options.get("retry") or Retry(),
+        ordering=options.get("ordering", "none"),
+        concurrency=options.get("concurrency", 10),
+        prefetch=options.get("prefetch", 100),
+        timeout=_seconds(options.get("timeout"), "timeout"),
+        grace=_seconds(options.get("grace"), "grace"),
+    )
+
+
+def _seconds(value: Duration | None, option: str) -> float | None:
+    return None if value is None else seconds(value, option=option)

@@ -39,7 +39,7 @@ class Retry:
     on: type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool] = Exception
     """Which errors are worth another try; others are dead letters at once."""
     inline: int = 0
-    """How many of the retries happen in place: at once, in the same worker, without a way through the broker."""
+    """How many of the retries come at once, before the waits begin."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -121,4 +121,4 @@ def decide(policy: Retry, error: Exception, attempt: int, draw: float = 0.0) -> 
         return DeadLetter("exhausted", failure(error))
     if isinstance(error, RetryLater):
         return Again(error.after, failure(error))
-    return Again(policy.wait(attempt, draw), failure(error), inline=attempt <= policy.inline)
+    return Again(policy.wait(attempt, draw), failure(error))

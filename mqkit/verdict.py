@@ -30,10 +30,8 @@ class Again:
 
     delay: float
     failure: Failure
-    inline: bool = False
-    """In place, without a way through the broker."""
     counted: bool = True
-    """False: it was not the message's fault, so no attempt is spent."""
+    """False: it was not the message's fault, so no attempt is spent; it is repeated in place."""
 
 
 @dataclass(frozen=True, slots=True)

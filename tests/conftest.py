@@ -74,6 +74,13 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What pytest-xdist keeps in one process, with --dist loadgroup: a file, or one colour of the conformance suite."""
+    for item in items:
+        colour = item.callspec.params.get("colour", "") if hasattr(item, "callspec") else ""
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {colour}".strip()))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Gets missing images before the first test: minutes of building would count as that test's time."""
     if session.config.option.collectonly:

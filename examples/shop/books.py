@@ -16,7 +16,7 @@ from rich.table import Table
 from examples.shop.ledger import Ledger
 from examples.shop.model import purchases_on_file
 from examples.shop.old_till import BODIES
-from mqkit import DeadLetter, DeadLetters
+from mqkit import AsyncDeadLetters, DeadLetter
 
 PATIENCE = 20.0
 """Seconds without any progress after which what is missing counts as lost."""
@@ -25,7 +25,7 @@ PATIENCE = 20.0
 class Books:
     """What the file says against what billing did."""
 
-    def __init__(self, ledger: Path, letters: DeadLetters, console: Console) -> None:
+    def __init__(self, ledger: Path, letters: AsyncDeadLetters, console: Console) -> None:
         self.ledger = Ledger(str(ledger))
         self.letters = letters
         self.console = console

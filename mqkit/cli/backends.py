@@ -66,11 +66,12 @@ def _cell(value: object) -> Text:
 
 
 def _promises(specs: Sequence[BackendSpec]) -> str:
-    """The table of the README: promises down, backends across."""
-    from mqkit.testing.promises import kept, markdown
+    """The table of the README: promises down, backends across, each for both apps."""
+    from mqkit.testing.promises import COLOURS, kept, markdown
 
     capabilities = {spec.name: spec.capabilities for spec in specs}
-    return markdown(tuple(capabilities), lambda promise, name: "yes" if kept(promise, capabilities[name]) else "-")
+    columns = [(name, colour) for name in capabilities for colour in COLOURS]
+    return markdown(columns, lambda promise, column: "yes" if kept(promise, capabilities[column[0]]) else "-")
 
 
 def _fields(spec: BackendSpec) -> dict[str, object]:

@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mqkit.app import AsyncApp
+from mqkit.async_app import AsyncApp
 from mqkit.cli.drivers import Driver, driver, drivers
 from mqkit.cli.failures import sentence
-from mqkit.cli.loading import load_app
+from mqkit.cli.loading import load_for_tools
 from mqkit.cli.opening import connected
 from mqkit.errors import MqkitError
 from mqkit.plugins import PluginInfo
@@ -40,7 +40,7 @@ async def diagnose(url: str | None, path: str | None) -> Diagnosis:
     """Look at the settings, the plugins, the broker, and the topology of the app at `path`."""
     found = Diagnosis(packages=[driver(name) for name in OWN])
     try:
-        app = AsyncApp(url) if path is None else load_app(path, url)
+        app = AsyncApp(url) if path is None else load_for_tools(path, url)
     except MqkitError as error:
         found.problems.append(sentence(error))
         if path is None:
@@ -55,7 +55,7 @@ async def diagnose(url: str | None, path: str | None) -> Diagnosis:
     if path is not None:
         _policies(app, path, found)
     try:
-        spec = app.plugins.backends.spec(app.settings.url)
+        spec = app.engine.plugins.backends.spec(app.settings.url)
         found.backend = spec.name
         found.packages += drivers(spec.extra)
         await _broker(app, path, found)
@@ -66,8 +66,8 @@ async def diagnose(url: str | None, path: str | None) -> Diagnosis:
 
 def _configuration(app: AsyncApp, found: Diagnosis) -> None:
     found.url = masked(app.settings.url)
-    found.plugins = app.plugins.listing()
-    decided = provenance(app.settings, app.arguments)
+    found.plugins = app.engine.plugins.listing()
+    decided = provenance(app.settings, app.engine.arguments)
     for name, value in app.settings.model_dump(mode="json", exclude_defaults=False, exclude={"groups"}).items():
         text = found.url if name == "url" else ", ".join(value) if isinstance(value, list) else str(value)
         found.settings.append((name, text, decided[name]))

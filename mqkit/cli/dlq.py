@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from mqkit.app import AsyncApp
+from mqkit.async_app import AsyncApp
 from mqkit.cli.failures import UsageError
 from mqkit.cli.letters import listing, portrait
 from mqkit.cli.options import AsJson, GroupName, TopicName, Url
@@ -19,7 +19,7 @@ from mqkit.cli.output import (
     remark,
     tell,
 )
-from mqkit.dead import Choose, DeadLetter, DeadLetters, chooser
+from mqkit.dead import AsyncDeadLetters, Choose, DeadLetter, chooser
 from mqkit.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ def list_(
     """
     choose = chooser(id or (), reason=reason, error=error, key=key)
 
-    async def ask(letters: DeadLetters) -> tuple[Sequence[DeadLetter], int | None]:
+    async def ask(letters: AsyncDeadLetters) -> tuple[Sequence[DeadLetter], int | None]:
         return await letters.list(limit, choose), await letters.count()
 
     found, count = _with_letters(url, topic, group, ask)
@@ -91,7 +91,7 @@ def show(
       $ mqkit dlq show purchases billing 1f0c5a7e-6d5c-4c57-8a43-1f1ab3a27a53
     """
 
-    async def ask(letters: DeadLetters) -> Sequence[DeadLetter]:
+    async def ask(letters: AsyncDeadLetters) -> Sequence[DeadLetter]:
         return await letters.list(1, chooser((id,)))
 
     found = _with_letters(url, topic, group, ask)
@@ -127,7 +127,7 @@ def replay(
     """
     chosen = _chosen(id, reason, error, key, all=all)
 
-    async def act(letters: DeadLetters, progress: Callable[[int], None]) -> Sequence[str]:
+    async def act(letters: AsyncDeadLetters, progress: Callable[[int], None]) -> Sequence[str]:
         return await letters.replay(chosen.choose, limit=limit, rate=rate, dry=dry_run, progress=progress)
 
     ids = _counted("replayed", url, topic, group, act, _smaller(limit, len(chosen.ids) or None))
@@ -159,7 +159,7 @@ def purge(
         if not sys.stdin.isatty():
             raise UsageError("purge deletes for good and nobody is there to be asked: pass --yes, or --dry-run to look")
 
-        async def count(letters: DeadLetters) -> Sequence[str]:
+        async def count(letters: AsyncDeadLetters) -> Sequence[str]:
             return await letters.purge(chosen.choose, limit=limit, dry=True)
 
         found = _with_letters(url, topic, group, count)
@@ -167,7 +167,7 @@ def purge(
             remark("nothing was deleted")
             raise typer.Exit(1)
 
-    async def act(letters: DeadLetters, progress: Callable[[int], None]) -> Sequence[str]:
+    async def act(letters: AsyncDeadLetters, progress: Callable[[int], None]) -> Sequence[str]:
         return await letters.purge(chosen.choose, limit=limit, dry=dry_run, progress=progress)
 
     ids = _counted("purged", url, topic, group, act, _smaller(limit, len(chosen.ids) or None))
@@ -179,13 +179,13 @@ def _counted(
     url: str | None,
     topic: str,
     group: str,
-    act: Callable[[DeadLetters, Callable[[int], None]], Awaitable[Sequence[str]]],
+    act: Callable[[AsyncDeadLetters, Callable[[int], None]], Awaitable[Sequence[str]]],
     most: int | None,
 ) -> Sequence[str]:
     """What `act` returns, under a progress bar; an interruption says how far it came."""
     done = 0
 
-    async def shown_act(letters: DeadLetters) -> Sequence[str]:
+    async def shown_act(letters: AsyncDeadLetters) -> Sequence[str]:
         with _progress(verb) as progress:
             task = progress.add_task("", total=_smaller(most, await letters.count()))
 
@@ -203,7 +203,7 @@ def _counted(
         raise
 
 
-def _with_letters(url: str | None, topic: str, group: str, act: Callable[[DeadLetters], Awaitable[T]]) -> T:
+def _with_letters(url: str | None, topic: str, group: str, act: Callable[[AsyncDeadLetters], Awaitable[T]]) -> T:
     app = AsyncApp(url)
 
     async def opened() -> T:

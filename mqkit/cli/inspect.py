@@ -10,7 +10,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from mqkit.app import AsyncApp
+from mqkit.async_app import AsyncApp
 from mqkit.backend import Counts
 from mqkit.cli.failures import UsageError
 from mqkit.cli.opening import Connection, connected, known_topics

@@ -7,15 +7,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mqkit.app import AsyncApp
+from mqkit.app import App
+from mqkit.async_app import AsyncApp
 from mqkit.errors import ConfigurationError
 from mqkit.topic import Topic
 
 DEFAULT_ATTRIBUTE = "app"
 
 
-def load_app(path: str, url: str | None = None) -> AsyncApp:
-    """The app at `path`; `url` goes before the app's own.
+def load_app(path: str, url: str | None = None) -> App | AsyncApp:
+    """The app at `path`, in its own colour; `url` goes before the app's own.
 
     Raises:
         ConfigurationError: there is none, or its module cannot be imported.
@@ -24,12 +25,17 @@ def load_app(path: str, url: str | None = None) -> AsyncApp:
     module = load_module(module_name)
     app = _app_in(module, attribute or DEFAULT_ATTRIBUTE, chosen=bool(attribute))
     if url is not None:
-        app.arguments["url"] = url
-        app.settings = app.settings.model_copy(update={"url": url})
+        app.engine.use(url)
     return app
 
 
-def topics_of(path: str, app: AsyncApp) -> dict[str, Topic[Any]]:
+def load_for_tools(path: str, url: str | None = None) -> AsyncApp:
+    """The same on an event loop, whatever its colour."""
+    app = load_app(path, url)
+    return AsyncApp.of(app) if isinstance(app, App) else app
+
+
+def topics_of(path: str, app: App | AsyncApp) -> dict[str, Topic[Any]]:
     """The topics that the app's module holds, and those that its handlers read and write, by name."""
     module = load_module(path.partition(":")[0])
     found = [value for value in vars(module).values() if isinstance(value, Topic)]
@@ -94,22 +100,23 @@ def _place(filename: str, number: int | None) -> str:
     return f"{shown}, line {number}"
 
 
-def _app_in(module: ModuleType, attribute: str, *, chosen: bool) -> AsyncApp:
+def _app_in(module: ModuleType, attribute: str, *, chosen: bool) -> App | AsyncApp:
     found: Any = module
     try:
         for part in attribute.split("."):
             found = getattr(found, part)
     except AttributeError:
-        apps = sorted(name for name, value in vars(module).items() if isinstance(value, AsyncApp))
+        apps = sorted(name for name, value in vars(module).items() if isinstance(value, (App, AsyncApp)))
         name = module.__name__
         if apps:
             there = f"it has {', '.join(apps)}: write {name}:{apps[0]}"
         else:
-            there = "and no AsyncApp of another name: write app = AsyncApp() in it"
+            there = "and no app of another name: write app = AsyncApp() in it, or App()"
         raise ConfigurationError(f"module {name!r} has no {attribute!r}{';' if apps else ''} {there}") from None
-    if not isinstance(found, AsyncApp):
+    if not isinstance(found, (App, AsyncApp)):
         hint = "" if chosen else f"; if the app has another name, write {module.__name__}:that_name"
-        raise ConfigurationError(f"{module.__name__}:{attribute} is {_article(found)}, not an AsyncApp{hint}")
+        what = f"{_article(found)}, neither an App nor an AsyncApp"
+        raise ConfigurationError(f"{module.__name__}:{attribute} is {what}{hint}")
     return found
 
 

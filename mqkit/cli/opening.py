@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from mqkit.app import AsyncApp
+from mqkit.async_app import AsyncApp
 from mqkit.backend import Backend
 from mqkit.bridge import for_event_loop
 from mqkit.errors import ConfigurationError
@@ -30,7 +30,7 @@ async def connected(app: AsyncApp) -> AsyncGenerator[Connection]:
         ConfigurationError: no backend answers to the URL, or its driver is missing.
         ConnectionLost, AuthenticationFailed: the broker does not answer, or does not let us in.
     """
-    backend = for_event_loop(*app.plugins.backends.open(app.settings.url, "asynchronous"))
+    backend = for_event_loop(*app.engine.plugins.backends.open(app.settings.url, "asynchronous"))
     try:
         description = await backend.connect(app.settings.connect_timeout)
         yield Connection(backend, description, masked(app.settings.url))

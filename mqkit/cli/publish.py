@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mqkit.app import AsyncApp
+from mqkit.async_app import AsyncApp
 from mqkit.cli.failures import UsageError
-from mqkit.cli.loading import load_app, topics_of
+from mqkit.cli.loading import load_for_tools, topics_of
 from mqkit.cli.opening import known_topics, require_topic
 from mqkit.cli.options import AsJson, TopicName, Url
 from mqkit.cli.output import complain, console, document, line, remark, tell
@@ -84,12 +84,12 @@ def publish(
     if key is not None and key_field is not None:
         raise UsageError("--key and --key-field exclude each other: give one of them")
     lines = _given(payload, file)
-    found = AsyncApp(url, declare=bool(group)) if app is None else load_app(app, url)
+    found = AsyncApp(url, declare=bool(group)) if app is None else load_for_tools(app, url)
     known = None if app is None else _topic_of(app, found, topic)
     draft = Draft(
         _addressed(topic, known, key, key_field, group or ()), dict(_header(text) for text in header or ()), delay
     )
-    reader = Reader(draft.topic, found.plugins.codecs)
+    reader = Reader(draft.topic, found.engine.plugins.codecs)
     wrong = reader.wrong(lines)
     if wrong and not (skip_invalid and lines[0].number):
         raise ConfigurationError(_refused(wrong))

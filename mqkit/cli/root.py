@@ -10,6 +10,7 @@ import typer
 
 from mqkit.cli import dlq, topology
 from mqkit.cli.backends import backends
+from mqkit.cli.bench import bench
 from mqkit.cli.doctor import doctor
 from mqkit.cli.failures import guarded, sentence
 from mqkit.cli.inspect import inspect
@@ -57,6 +58,7 @@ def command_line() -> None:
         "inspect": (OPERATE, inspect),
         "doctor": (LOOK, doctor),
         "backends": (LOOK, backends),
+        "bench": (LOOK, bench),
         "plugins": (LOOK, plugins),
     }
     for name, (panel, function) in built_in.items():

@@ -9,7 +9,8 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from mqkit.app import AsyncApp
+from mqkit.app import App
+from mqkit.async_app import AsyncApp
 from mqkit.cli.loading import load_app
 from mqkit.cli.logs import set_up
 from mqkit.cli.options import AppPath, AsJson, Url
@@ -49,10 +50,15 @@ def run(
     found = load_app(app, url)
     if not found.registrations:
         raise ConfigurationError(f"{app} has nothing to run: decorate a function with @app.subscribe(topic, group=...)")
-    asyncio.run(_work(found, as_json=as_json))
+    _announce(found, as_json=as_json)
+    if isinstance(found, App):
+        found.run()
+    else:
+        asyncio.run(found.run())
 
 
-async def _work(app: AsyncApp, *, as_json: bool) -> None:
+def _announce(app: App | AsyncApp, *, as_json: bool) -> None:
+    """Tell when every handler has its session."""
     starting = {(r.topic.name, r.group) for r in app.registrations}
 
     def ready(event: Event) -> None:
@@ -62,11 +68,9 @@ async def _work(app: AsyncApp, *, as_json: bool) -> None:
                 _show(app, as_json=as_json)
 
     app.listen(ready)
-    async with app:
-        await app.run()
 
 
-def _show(app: AsyncApp, *, as_json: bool) -> None:
+def _show(app: App | AsyncApp, *, as_json: bool) -> None:
     url = masked(app.settings.url)
     if as_json:
         handlers = [_fields(registration) for registration in app.registrations]

@@ -10,7 +10,7 @@ import typer
 from rich.padding import Padding
 from rich.text import Text
 
-from mqkit.app import AsyncApp
+from mqkit.async_app import AsyncApp
 from mqkit.backend import Receiver, Settlement, Subscription
 from mqkit.cli.opening import connected, require_topic
 from mqkit.cli.options import AsJson, TopicName, Url

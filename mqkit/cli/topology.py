@@ -7,8 +7,8 @@ from dataclasses import asdict
 import typer
 from rich.text import Text
 
-from mqkit.app import AsyncApp
-from mqkit.cli.loading import load_app
+from mqkit.async_app import AsyncApp
+from mqkit.cli.loading import load_for_tools
 from mqkit.cli.opening import connected
 from mqkit.cli.options import AppPath, AsJson, Url
 from mqkit.cli.output import document, harmless, section, table, tell
@@ -36,7 +36,7 @@ def plan(app: AppPath, url: Url = None, as_json: AsJson = False) -> None:
       $ mqkit topology plan shop:app
       $ mqkit topology plan shop --url amqp://ops:secret@rabbit/ --json
     """
-    found = load_app(app, url)
+    found = load_for_tools(app, url)
     findings = asyncio.run(_examined(found))
     _show(found, findings, as_json=as_json)
     missing, wrong = _count(findings, "missing"), _count(findings, "differs")
@@ -58,7 +58,7 @@ def apply(app: AppPath, url: Url = None, as_json: AsJson = False) -> None:
     Examples:
       $ mqkit topology apply shop:app
     """
-    found = load_app(app, url)
+    found = load_for_tools(app, url)
     before, after = asyncio.run(_applied(found))
     created = [b for b in before if b.state == "missing" and _state(after, b) == "present"]
     wrong = [finding for finding in after if finding.state == "differs"]

@@ -3,7 +3,7 @@
 promises      the contract as data: numbers, texts, the capabilities each needs
 conformance   the promises as tests; needs pytest
 harness       what a backend's author supplies, about thirty lines
-service scene worker faults record waiting   what the tests are written with: a service in a thread, a worker in a
-              process, a seam that breaks on demand, what happened, and how to wait for it
+service colours scene worker faults record waiting   what the tests are written with: a service of either colour,
+              a worker in a process, a seam that breaks on demand, what happened, and how to wait for it
 report        a pytest plugin: the table of promises and backends
 """

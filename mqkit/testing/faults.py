@@ -5,26 +5,39 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from itertools import count
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from mqkit.backend import Backend, BackendSpec, Counts, Notify, Receiver, Sender, Settlement, Settlements, Subscription
-from mqkit.bridge import for_event_loop
+from mqkit.backend import (
+    BackendSpec,
+    Counts,
+    Notes,
+    Notify,
+    Receiver,
+    Sender,
+    Settlement,
+    Settlements,
+    Subscription,
+)
 from mqkit.errors import BackendError, MqkitError, PublishError
 from mqkit.hookspecs import hookimpl
+from mqkit.immediate import run_now
 from mqkit.message import Delivery, Outgoing
 from mqkit.plugins import Plugins
 from mqkit.registry import scheme_of
+from mqkit.testing.colours import backend_of
 from mqkit.topology import Finding, Topology
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """Something that passed the seam: messages that became safe, or deliveries that were settled."""
+    """Something that passed the seam: messages that became safe, or deliveries that were settled or noted."""
 
-    kind: Literal["sent", "settled"]
+    kind: Literal["sent", "settled", "noted"]
     sent: tuple[Outgoing, ...] = ()
     settled: tuple[tuple[Delivery, Settlement], ...] = ()
+    noted: tuple[tuple[Delivery, int], ...] = ()
 
 
 def let_pass(_: object) -> None:
@@ -43,6 +56,7 @@ class Faults:
         sending: called with each batch before it is sent; what it raises, the sender raises, and nothing is sent.
         refusing: asked about each message of it: an error refuses that message alone.
         settling: called with what is about to be settled; what it raises is what the receiver raises.
+        noting: called with what is about to be noted; what it raises, the receiver raises, and nothing is noted.
         passed: what passed, in order.
     """
 
@@ -56,6 +70,7 @@ class Faults:
         self.sending: Callable[[Sequence[Outgoing]], object] = let_pass
         self.refusing: Callable[[Outgoing], MqkitError | None] = let_pass
         self.settling: Callable[[Sequence[tuple[Delivery, Settlement]]], object] = let_pass
+        self.noting: Callable[[Sequence[tuple[Delivery, int]]], object] = let_pass
         self.passed: list[Passed] = []
         self._known[self.scheme] = self
 
@@ -70,6 +85,7 @@ class Faults:
                 example_url=self.url,
                 capabilities=Plugins().backends.spec(self.behind).capabilities,
                 asynchronous="mqkit.testing.faults:FaultyBackend",
+                blocking="mqkit.testing.faults:blocking",
             ),
         )
 
@@ -82,10 +98,9 @@ class Faults:
 class FaultyBackend:
     """As Backend."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, colour: str = "AsyncApp") -> None:
         self._faults = Faults.of(url)
-        colour, found = Plugins().backends.open(self._faults.behind, "asynchronous")
-        self._behind: Backend = for_event_loop(colour, found)
+        self._behind = backend_of(self._faults.behind, colour)
         self.capabilities = self._behind.capabilities
 
     async def connect(self, timeout: float) -> str:
@@ -166,6 +181,13 @@ class FaultyReceiver:
         self._faults.passed.append(Passed("settled", settled=named))
         await self._behind.settle(settlements)
 
+    async def note(self, notes: Notes) -> None:
+        """As Receiver.note."""
+        named = tuple((self._out[id(token)], spent) for token, spent in notes)
+        self._faults.noting(named)
+        await self._behind.note(notes)
+        self._faults.passed.append(Passed("noted", noted=named))
+
     def wake(self) -> None:
         """As Receiver.wake."""
         self._behind.wake()
@@ -173,3 +195,27 @@ class FaultyReceiver:
     async def close(self) -> None:
         """As Receiver.close."""
         await self._behind.close()
+
+
+class Blocking:
+    """What is written as `async def` and never suspends, with the same methods as plain ones."""
+
+    def __init__(self, behind: object) -> None:
+        self._behind = behind
+
+    def __getattr__(self, name: str) -> Any:
+        """The same, plain; of a session that is opened, too."""
+        found = getattr(self._behind, name)
+        if not iscoroutinefunction(found):
+            return found
+
+        def call(*args: Any) -> Any:
+            result = run_now(found(*args))
+            return Blocking(result) if name.startswith("open_") else result
+
+        return call
+
+
+def blocking(url: str) -> Blocking:
+    """The wrapper, as a blocking backend around one."""
+    return Blocking(FaultyBackend(url, "App"))

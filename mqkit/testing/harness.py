@@ -8,25 +8,22 @@ class MyHarness(Harness):
     def interrupt(self) -> Iterator[None]: ...
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 from urllib.parse import urlencode
 
 from mqkit.backend import Backend, Capabilities, Subscription
-from mqkit.bridge import for_event_loop
 from mqkit.message import NO_HEADERS, Headers, Outgoing, WireMessage
-from mqkit.plugins import Plugins
-
-T = TypeVar("T")
+from mqkit.testing.colours import backend_of, with_backend
 
 ABILITIES = {
     "interrupt": "the broker goes away and comes back",
     "disconnect": "the broker closes all connections",
     "destroy": "a group is deleted at the broker while it is worked on",
+    "cancel": "a handler that takes too long can be ended",
 }
-"""What a harness may be able to do, beside what its backend is capable of."""
+"""What a harness, and the app's colour, may be able to do, beside what the backend is capable of."""
 
 
 def with_options(url: str, **options: object) -> str:
@@ -44,6 +41,8 @@ class Harness:
 
     name: ClassVar[str]
     """Of the backend, as the head of a column."""
+    listed: ClassVar[bool] = True
+    """Whether the table of promises has a column of it."""
     abilities: ClassVar[frozenset[str]] = frozenset()
     """Which of ABILITIES there are."""
     huge: ClassVar[int] = 20 * 1024 * 1024
@@ -57,7 +56,7 @@ class Harness:
     @property
     def capabilities(self) -> Capabilities:
         """What the backend says that it gives."""
-        return self._backend().capabilities
+        return backend_of(self.url, "AsyncApp").capabilities
 
     @property
     def largest(self) -> int:
@@ -105,7 +104,7 @@ class Harness:
             finally:
                 await sender.close()
 
-        self._with_backend(send)
+        with_backend(self.url, "AsyncApp", send)
 
     def raw_receive(self, topic: str, group: str, number: int) -> Sequence[WireMessage]:
         """The first `number` messages of the group as a plain client reads them; nobody else works on it."""
@@ -122,7 +121,7 @@ class Harness:
                 await receiver.close()
             return found
 
-        return self._with_backend(receive)
+        return with_backend(self.url, "AsyncApp", receive)
 
     # ---- afterwards
 
@@ -131,16 +130,3 @@ class Harness:
 
     def close(self) -> None:
         """Let go of what the harness itself holds."""
-
-    def _backend(self) -> Backend:
-        return for_event_loop(*Plugins().backends.open(self.url, "asynchronous"))
-
-    def _with_backend(self, act: Callable[[Backend], Awaitable[T]]) -> T:
-        async def run() -> T:
-            backend = self._backend()
-            try:
-                return await act(backend)
-            finally:
-                await backend.close()
-
-        return asyncio.run(run())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mqkit.testing.service import LONGEST_CALL
+from mqkit.testing.colours import LONGEST_CALL
 from mqkit.testing.waiting import eventually
 
 
@@ -18,7 +18,7 @@ class Fact:
     """One line of a worker's diary."""
 
     name: str
-    """called, returned, raised, log, published, or a kind of event."""
+    """called, returned, raised, log, published, noted, or a kind of event."""
     payload: Any
     id: str
     attempt: int
@@ -29,9 +29,9 @@ class Worker:
     """`mqkit.testing.worker` in a process of its own.
 
     Args:
-        role: work or publish.
+        role: work, publish or note.
         folder: for its diary and its gate.
-        spec: url, topic, group, and what `mqkit.testing.worker` knows beside them.
+        spec: url, colour, topic, group, and what `mqkit.testing.worker` knows beside them.
     """
 
     def __init__(self, role: str, folder: Path, **spec: Any) -> None:

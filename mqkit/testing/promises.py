@@ -6,11 +6,16 @@ needs pytest.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from mqkit.backend import Capabilities
 
 Test = TypeVar("Test", bound=Callable[..., Any])
+Column: TypeAlias = tuple[str, str]
+"""Of the table of promises: a backend, and the colour of the apps on it."""
+
+COLOURS: Final = {"App": frozenset[str](), "AsyncApp": frozenset({"cancel"})}
+"""What both apps promise on every backend, each by its name; and what that colour can do beside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +25,7 @@ class Promise:
     number: str
     text: str
     needs: frozenset[str] = frozenset()
-    """Capabilities (of the backend) and abilities (of its harness) without which none of it can be tested."""
+    """Capabilities (of the backend) and abilities (of its harness, of the colour) without which no test of it runs."""
     covered: bool = True
     """Whether the suite has tests for it by now."""
 
@@ -118,17 +123,18 @@ def kept(promise: Promise, capabilities: Capabilities) -> bool:
     )
 
 
-def markdown(backends: Sequence[str], cell: Callable[[Promise, str], str]) -> str:
-    """The covered promises as a table in Markdown, by room; `cell` says what stands under a backend's name."""
-    lines = [f"| | Promise | {' | '.join(backends)} |", f"| --- | --- | {' | '.join('---' for _ in backends)} |"]
+def markdown(columns: Sequence[Column], cell: Callable[[Promise, Column], str]) -> str:
+    """The covered promises as a table in Markdown, by room; `cell` says what stands in a column."""
+    heads = " | ".join(f"{backend} {colour}" for backend, colour in columns)
+    lines = [f"| | Promise | {heads} |", f"| --- | --- | {' | '.join('---' for _ in columns)} |"]
     room = ""
     for promise in PROMISES:
         if not promise.covered:
             continue
         if promise.number[0] != room:
             room = promise.number[0]
-            lines.append(f"| **{room}** | **{ROOMS[room]}** | {' | '.join('' for _ in backends)} |")
-        cells = " | ".join(cell(promise, backend) for backend in backends)
+            lines.append(f"| **{room}** | **{ROOMS[room]}** | {' | '.join('' for _ in columns)} |")
+        cells = " | ".join(cell(promise, column) for column in columns)
         lines.append(f"| {promise.number} | {promise.text} | {cells} |")
     return "\n".join(lines)
 

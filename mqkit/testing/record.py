@@ -1,7 +1,8 @@
 """What happened in a service under test: calls of its handlers, and its events. Written and read by many threads."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -18,7 +19,7 @@ class Call:
     started: float
     ended: float | None = None
     outcome: str = "running"
-    """running, returned, cancelled, or the name of what it raised."""
+    """running, returned, or the name of what it raised."""
 
     @property
     def payload(self) -> Any:
@@ -43,15 +44,20 @@ class Record:
     _events: list[Event] = field(default_factory=list)
     _lock: Lock = field(default_factory=Lock)
 
-    def begin(self, message: Message[Any]) -> Call:
-        """A handler was called."""
+    @contextmanager
+    def calling(self, message: Message[Any]) -> Generator[None]:
+        """A handler is called; it ends with the block."""
         call = Call(message, time.monotonic())
         with self._lock:
             self._calls.append(call)
-        return call
+        try:
+            yield
+        except BaseException as error:
+            self._end(call, type(error).__name__)
+            raise
+        self._end(call, "returned")
 
-    def end(self, call: Call, outcome: str) -> None:
-        """It ended."""
+    def _end(self, call: Call, outcome: str) -> None:
         with self._lock:
             call.ended, call.outcome = time.monotonic(), outcome
 

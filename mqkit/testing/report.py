@@ -1,4 +1,4 @@
-"""A pytest plugin: what the conformance suite proved, as a table of promises and backends.
+"""A pytest plugin: what the conformance suite proved, as a table: promises down; backends, in both colours, across.
 
 `-p mqkit.testing.report` prints it after a run. `--promises-table FILE` also compares it with the table between the
 markers in that Markdown file, and fails the run if they differ; with `--promises-write` it writes the table there.
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from mqkit.testing.promises import MARK, PROMISES, Promise, markdown
+from mqkit.testing.promises import MARK, PROMISES, Column, Promise, markdown
 
 BEGIN: Final = "<!-- promises -->"
 END: Final = "<!-- /promises -->"
@@ -21,7 +21,7 @@ TOLD: Final = pytest.StashKey[str]()
 
 @dataclass(slots=True)
 class Cell:
-    """What is known about one promise on one backend."""
+    """What is known about one promise in one column."""
 
     passed: int = 0
     failed: int = 0
@@ -42,15 +42,15 @@ class Cell:
 class Table:
     """What was seen so far."""
 
-    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
-    backends: list[str] = field(default_factory=list)
+    cells: dict[tuple[str, Column], Cell] = field(default_factory=dict)
+    columns: list[Column] = field(default_factory=list)
 
-    def note(self, numbers: Sequence[str], backend: str, outcome: str, missing: Sequence[str]) -> None:
+    def note(self, numbers: Sequence[str], column: Column, outcome: str, missing: Sequence[str]) -> None:
         """One test ended."""
-        if backend not in self.backends:
-            self.backends = sorted((*self.backends, backend))
+        if column not in self.columns:
+            self.columns = sorted((*self.columns, column))
         for number in numbers:
-            cell = self.cells.setdefault((number, backend), Cell())
+            cell = self.cells.setdefault((number, column), Cell())
             match outcome:
                 case "passed":
                     cell.passed += 1
@@ -61,26 +61,27 @@ class Table:
                 case "skipped":
                     cell.missing.update(missing)
 
-    def cell(self, number: str, backend: str) -> Cell:
-        """Of one promise on one backend."""
-        return self.cells.get((number, backend), Cell())
+    def cell(self, number: str, column: Column) -> Cell:
+        """Of one promise in one column."""
+        return self.cells.get((number, column), Cell())
 
     def legend(self) -> list[str]:
-        """For each backend what of the suite it could not run, and for want of what."""
+        """For each column what of the suite could not run there, and for want of what."""
         lines = []
-        for backend in self.backends:
-            wants = {n: sorted(c.missing) for (n, b), c in self.cells.items() if b == backend and c.missing}
+        for column in self.columns:
+            name = " ".join(column)
+            wants = {n: sorted(c.missing) for (n, where), c in self.cells.items() if where == column and c.missing}
             if wants:
                 told = "; ".join(f"{number}: {', '.join(missing)}" for number, missing in wants.items())
-                lines.append(f"{backend} has not: {told}")
-            if half := [n for (n, b), c in self.cells.items() if b == backend and c.open]:
-                lines.append(f"{backend} keeps in part only (*): {', '.join(half)}")
+                lines.append(f"{name} has not: {told}")
+            if half := [n for (n, where), c in self.cells.items() if where == column and c.open]:
+                lines.append(f"{name} keeps in part only (*): {', '.join(half)}")
         return lines
 
     def rows(self) -> list[tuple[str, str, list[str]]]:
-        """Number, text, and a cell for each backend; of all promises that are covered."""
+        """Number, text, and a cell for each column; of all promises that are covered."""
         return [
-            (promise.number, promise.text, [self.cell(promise.number, b).shown() for b in self.backends])
+            (promise.number, promise.text, [self.cell(promise.number, column).shown() for column in self.columns])
             for promise in PROMISES
             if promise.covered
         ]
@@ -88,13 +89,13 @@ class Table:
     def markdown(self) -> str:
         """The table for a README: what holds where, without counts, so that a new test does not change it."""
 
-        def cell(promise: Promise, backend: str) -> str:
-            found = self.cell(promise.number, backend)
+        def cell(promise: Promise, column: Column) -> str:
+            found = self.cell(promise.number, column)
             if found.failed or not found.passed:
                 return found.shown()
             return "in part" if found.open else "yes"
 
-        return markdown(self.backends, cell)
+        return markdown(self.columns, cell)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -124,21 +125,23 @@ class Listener:
             missing = facts.get("missing", ())
             outcome = "open" if hasattr(report, "wasxfail") else report.outcome
             if outcome != "skipped" or missing:
-                self._table.note(facts["promises"], facts["backend"], outcome, missing)
+                backend, colour = facts["column"]
+                self._table.note(facts["promises"], (backend, colour), outcome, missing)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the table."""
     table = config.stash[STASH]
-    if not table.backends:
+    if not table.columns:
         return
     terminalreporter.section("promises")
     width = max(len(promise.text) for promise in PROMISES)
-    columns = [max(4, len(backend)) for backend in table.backends]
-    heads = "  ".join(name.rjust(column) for name, column in zip(table.backends, columns, strict=True))
-    terminalreporter.write_line(f"{'':4}{'':{width}}  {heads}")
+    widths = [max(map(len, column)) for column in table.columns]
+    for heads in zip(*table.columns, strict=True):
+        shown = "  ".join(head.rjust(each) for head, each in zip(heads, widths, strict=True))
+        terminalreporter.write_line(f"{'':4}{'':{width}}  {shown}")
     for number, text, cells in table.rows():
-        shown = "  ".join(cell.rjust(column) for cell, column in zip(cells, columns, strict=True))
+        shown = "  ".join(cell.rjust(each) for cell, each in zip(cells, widths, strict=True))
         terminalreporter.write_line(f"{number:4}{text:{width}}  {shown}")
     for line in table.legend():
         terminalreporter.write_line(f"- {line}")
@@ -152,7 +155,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     path = config.getoption("--promises-table")
     table = config.stash[STASH]
-    if not path or not table.backends or config.option.collectonly:
+    if not path or not table.columns or config.option.collectonly:
         return
     wrong, config.stash[TOLD] = compare(table, Path(path), write=bool(config.getoption("--promises-write")))
     if wrong:

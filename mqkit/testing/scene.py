@@ -2,19 +2,23 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from mqkit.backend import Backend
+from mqkit.testing.colours import with_backend
 from mqkit.testing.faults import Faults
 from mqkit.testing.harness import Harness
 from mqkit.testing.processes import Worker
 from mqkit.testing.service import Service
 from mqkit.topic import Topic
+
+T = TypeVar("T")
 
 
 class Note(BaseModel):
@@ -55,12 +59,14 @@ class Scene:
 
     Args:
         harness: of the backend under test.
+        colour: of its services and workers: App or AsyncApp.
         name: of the test.
         folder: for files of worker processes.
     """
 
-    def __init__(self, harness: Harness, name: str, folder: Path) -> None:
+    def __init__(self, harness: Harness, colour: str, name: str, folder: Path) -> None:
         self.harness = harness
+        self._colour = colour
         self._prefix = re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("test_"))[:40].strip("-")
         self._folder = folder
         self._topics: list[str] = []
@@ -87,7 +93,7 @@ class Scene:
         """A service, not open yet; closed at the end."""
         if faults is not None:
             options |= {"plugins": [faults]}
-        service = Service(self.harness.url if faults is None else faults.url, **options)
+        service = Service(self.harness.url if faults is None else faults.url, self._colour, **options)
         self._closing.callback(service.close)
         return service
 
@@ -103,9 +109,13 @@ class Scene:
         """A worker process; killed at the end."""
         self._workers += 1
         folder = self._folder / f"worker-{self._workers}"
-        worker = Worker(role, folder, url=self.harness.url, topic=topic.name, group=group, **spec)
+        worker = Worker(role, folder, url=self.harness.url, colour=self._colour, topic=topic.name, group=group, **spec)
         self._closing.callback(worker.kill)
         return worker
+
+    def at_the_seam(self, act: Callable[[Backend], Awaitable[T]]) -> T:
+        """What `act` gives, with a backend of its own, as an app of this colour would use it."""
+        return with_backend(self.harness.url, self._colour, act)
 
     def finally_do(self, act: Callable[[], object]) -> None:
         """Also at the end, before services close."""

@@ -1,26 +1,21 @@
-"""A service under test, driven from plain code: an app on an event loop of its own thread.
+"""A service under test, driven from plain code: an app of either colour, and a record of what happened in it.
 
-The tests see blocking calls and plain functions only, so that every colour of app can be put behind them.
+The tests see blocking calls and plain functions only; `colours.py` puts every colour of app behind them.
 """
 
-import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Self
 
-from mqkit.app import AsyncApp
 from mqkit.backend import Counts
-from mqkit.dead import DeadLetter, DeadLetters
+from mqkit.dead import AsyncDeadLetters, DeadLetter, DeadLetters
 from mqkit.message import Message
+from mqkit.pull import AsyncConsumer, Consumer, Pulled
+from mqkit.testing.colours import DRIVERS, LONGEST_CALL, Driver, Script, plain_handler
 from mqkit.testing.record import Record
 from mqkit.testing.waiting import PATIENCE, eventually
 from mqkit.topic import Topic
-
-Script = Callable[[Message[Any]], Any]
-"""What a handler shall do: returns or raises what the handler shall. May block."""
-LONGEST_CALL: Final = 90.0
-"""Seconds after which a call into the app has failed."""
 
 
 def accept(_: Message[Any]) -> None:
@@ -44,54 +39,39 @@ class Gate:
 
 
 class Service:
-    """An app in a thread of its own, and a record of what happened in it.
+    """An app that works beside the test, and a record of what happened in it.
 
     Args:
         url: of the broker.
+        colour: App or AsyncApp.
         options: for the app.
     """
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, url: str, colour: str = "AsyncApp", **options: Any) -> None:
         self.record = Record()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="mqkit service", daemon=True)
-        self._scripts = ThreadPoolExecutor(128, "mqkit script")
+        defaults = {"service": "conformance", "version": "1", "grace": 5.0, "publish_timeout": 30.0}
+        self._driver = DRIVERS[colour](url, **(defaults | options), listeners=[self.record.tell])
+        self.app = self._driver.app
+        self.overdue = self._driver.overdue
+        self._call = self._driver.call
         self._gates: list[Gate] = []
         self._open = False
-        self._working: Future[None] | None = None
-        self._stopping: asyncio.Event | None = None
-        self._thread.start()
-        self.app = AsyncApp(
-            url,
-            **{"service": "conformance", "version": "1", "grace": 5.0, "publish_timeout": 30.0, **options},
-            listeners=[self.record.tell],
-        )
-
-    def _call(self, function: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
-        async def call() -> Any:
-            return await function(*args, **options)
-
-        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(LONGEST_CALL)
+        self._working: Any = None
+        self._stopping: Future[None] | None = None
+        self._threads = ThreadPoolExecutor(1, "mqkit stop")
 
     # ---- writing
 
-    def subscribe(self, topic: Topic[Any], group: str, script: Script = accept, **options: Any) -> None:
-        """Let `script` handle the topic's messages for `group`; options as in `app.subscribe`."""
+    def subscribe(
+        self, topic: Topic[Any], group: str, script: Script = accept, *, plain: bool = False, **options: Any
+    ) -> None:
+        """Let `script` handle the topic's messages for `group`; options as in `app.subscribe`.
 
-        async def handle(_: Any, message: Message[Any]) -> Any:
-            call = self.record.begin(message)
-            try:
-                result = await self._loop.run_in_executor(self._scripts, script, message)
-            except asyncio.CancelledError:
-                self.record.end(call, "cancelled")
-                raise
-            except Exception as error:
-                self.record.end(call, type(error).__name__)
-                raise
-            self.record.end(call, "returned")
-            return result
-
-        self.app.subscribe(topic, group=group, **options)(handle)
+        Args:
+            plain: as a plain function, whatever the app's colour is.
+        """
+        handler = plain_handler if plain else self._driver.handler
+        self.app.subscribe(topic, group=group, **options)(handler(script, self.record))
 
     def gate(self) -> Gate:
         """A new one, opened at the latest when this service closes."""
@@ -104,7 +84,7 @@ class Service:
     def open(self) -> "Service":
         """Connect and declare."""
         if not self._open:
-            self._call(self.app.__aenter__)
+            self._driver.enter(self.app)
             self._open = True
         return self
 
@@ -113,48 +93,38 @@ class Service:
         self.open()
         subscriptions = len(self.app.registrations)
         before = len(self.record.events("started"))
-        ready: Future[None] = Future()
-        self._working = asyncio.run_coroutine_threadsafe(self._work(ready), self._loop)
-        ready.result(LONGEST_CALL)
+        self._working = self.app.working()
+        self._driver.enter(self._working)
         self.wait_until(
             lambda: len(self.record.events("started")) >= before + subscriptions, "every subscription has a session"
         )
         return self
 
-    async def _work(self, ready: "Future[None]") -> None:
-        self._stopping = asyncio.Event()
-        async with self.app.working():
-            ready.set_result(None)
-            await self._stopping.wait()
-
     def stop(self) -> None:
         """Stop working, as SIGTERM does; the connection stays. Returns when it has ended."""
         self.begin_stop()
-        working, self._working = self._working, None
-        if working is not None:
-            working.result(LONGEST_CALL)
+        stopping, self._stopping = self._stopping, None
+        if stopping is not None:
+            stopping.result(LONGEST_CALL)
 
     def begin_stop(self) -> None:
         """Ask for `stop`, and do not wait for its end."""
-        if self._working is not None and self._stopping is not None:
-            self._loop.call_soon_threadsafe(self._stopping.set)
+        working, self._working = self._working, None
+        if working is not None:
+            self._stopping = self._threads.submit(self._driver.leave, working)
 
     def close(self) -> None:
         """Stop, and let go of everything. Idempotent."""
-        if self._loop.is_closed():
-            return
         for gate in self._gates:
             gate.open()
         try:
             self.stop()
             if self._open:
                 self._open = False
-                self._call(self.app.__aexit__, None, None, None)
+                self._driver.leave(self.app)
         finally:
-            self._scripts.shutdown(wait=True)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(LONGEST_CALL)
-            self._loop.close()
+            self._threads.shutdown()
+            self._driver.close()
 
     # ---- publishing
 
@@ -167,6 +137,12 @@ class Service:
         """As app.publish_many."""
         found: list[str] = self._call(self.app.publish_many, topic, payloads, **options)
         return found
+
+    # ---- pulling
+
+    def consumer(self, topic: Topic[Any], group: str, **options: Any) -> "Puller":
+        """As app.consumer, of either colour."""
+        return Puller(self._driver, self.app.consumer(topic, group=group, **options))
 
     # ---- looking
 
@@ -227,8 +203,39 @@ class Service:
         found: Sequence[str] = self._call(self._dead(topic, group).purge, *args, **options)
         return found
 
-    def _dead(self, topic: Topic[Any], group: str) -> DeadLetters:
+    def _dead(self, topic: Topic[Any], group: str) -> DeadLetters | AsyncDeadLetters:
         return self.app.dead_letters(topic, group)
+
+
+class Puller:
+    """A consumer of either colour, as a context."""
+
+    def __init__(self, driver: Driver, consumer: Consumer[Any] | AsyncConsumer[Any]) -> None:
+        self._driver = driver
+        self._consumer = consumer
+
+    def __enter__(self) -> Self:
+        self._driver.enter(self._consumer)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._driver.leave(self._consumer)
+
+    def fetch(self, limit: int, timeout: float) -> Sequence[Pulled[Any]]:
+        """As the consumer's."""
+        found: Sequence[Pulled[Any]] = self._driver.call(self._consumer.fetch, limit, timeout)
+        return found
+
+    def pull(self, number: int) -> list[Pulled[Any]]:
+        """So many messages, as they come."""
+        found: list[Pulled[Any]] = []
+
+        def enough() -> bool:
+            found.extend(self.fetch(number - len(found), 1.0))
+            return len(found) >= number
+
+        eventually(enough, f"{number} messages are pulled", shown=lambda: f"{[each.message for each in found]}")
+        return found
 
 
 def idle(counts: Counts) -> bool:

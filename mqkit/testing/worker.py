@@ -10,14 +10,22 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from mqkit.app import AsyncApp
+from mqkit.app import App
+from mqkit.async_app import AsyncApp
+from mqkit.backend import Backend, Subscription
 from mqkit.errors import ConfigurationError
 from mqkit.events import Event
-from mqkit.message import Message
+from mqkit.immediate import run_now
+from mqkit.message import Delivery, Message
 from mqkit.retry import Retry
+from mqkit.testing.colours import with_backend
+from mqkit.testing.service import Service
 from mqkit.topic import Topic
 
 
@@ -44,23 +52,28 @@ class DiaryHandler(logging.Handler):
         self._diary.write("log", text=record.getMessage())
 
 
-def worker(spec: dict[str, Any], diary: Diary) -> AsyncApp:
+async def blocking_sleep(seconds: float) -> None:
+    """As asyncio.sleep, where there is no event loop."""
+    time.sleep(seconds)  # noqa: ASYNC251 - it is run without one
+
+
+def worker(spec: dict[str, Any], diary: Diary) -> App | AsyncApp:
     """An app whose handler does what the spec says.
 
     `gate`: handlers of payloads in `held` (all, if not given) wait until this file exists. `fail`: they raise.
-    `seconds`: how long each takes.
+    `seconds`: how long each takes. `plain`: it is a plain function, whatever the colour.
     """
     held, gate = spec.get("held"), Path(spec.get("gate", os.devnull))
 
     def must_wait(payload: object) -> bool:
         return (held is None or payload in held) and not gate.exists()
 
-    async def handle(payload: Any, message: Message[Any]) -> None:
+    async def act(payload: Any, message: Message[Any], sleep: Callable[[float], Awaitable[None]]) -> None:
         diary.write("called", payload=payload, id=message.id, attempt=message.attempt)
         try:
-            while must_wait(payload):  # noqa: ASYNC110 - another process opens the gate
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(spec.get("seconds", 0.0))
+            while must_wait(payload):
+                await sleep(0.01)
+            await sleep(spec.get("seconds", 0.0))
             if spec.get("fail"):
                 raise RuntimeError("as the test asked")  # noqa: TRY301 - it is a user's handler
         except BaseException as error:
@@ -68,29 +81,48 @@ def worker(spec: dict[str, Any], diary: Diary) -> AsyncApp:
             raise
         diary.write("returned", payload=payload, id=message.id, attempt=message.attempt)
 
+    def handle(payload: Any, message: Message[Any]) -> None:
+        run_now(act(payload, message, blocking_sleep))
+
+    async def handle_async(payload: Any, message: Message[Any]) -> None:
+        await act(payload, message, asyncio.sleep)
+
     def tell(event: Event) -> None:
         diary.write(event.kind, id=event.id, attempt=event.attempt, detail=event.detail)
 
-    app = AsyncApp(spec["url"], listeners=[tell], grace=spec.get("grace", 10.0), service="worker")
+    of_colour = App if spec["colour"] == "App" else AsyncApp
+    app = of_colour(spec["url"], listeners=[tell], grace=spec.get("grace", 10.0), service="worker")
+    plain = spec.get("plain", spec["colour"] == "App")
     app.subscribe(
         Topic(spec["topic"]),
         group=spec["group"],
         retry=Retry(**spec.get("retry", {})),
         **spec.get("options", {}),
-    )(handle)
+    )(handle if plain else handle_async)
     return app
 
 
-async def publish(spec: dict[str, Any], diary: Diary) -> None:
+def publish(spec: dict[str, Any], diary: Diary) -> None:
     """Publish numbers, one after the other, until somebody ends it."""
     topic: Topic[Any] = Topic(spec["topic"], groups=(spec["group"],))
-    async with AsyncApp(spec["url"]) as app:
-        diary.write("started")
-        number = 0
-        while True:
-            await app.publish(topic, number)
-            diary.write("published", payload=number)
-            number += 1
+    service = Service(spec["url"], spec["colour"]).open()
+    diary.write("started")
+    for number in count():
+        service.publish(topic, number)
+        diary.write("published", payload=number)
+
+
+async def note(spec: dict[str, Any], diary: Diary, backend: Backend) -> None:
+    """Take `number` messages at the seam, note `spent` attempts with the first, and hold them until it is ended."""
+    wanted = Subscription(topic=spec["topic"], group=spec["group"], ordering="key")
+    receiver = await backend.open_receiver(wanted, lambda *_: None)
+    held: list[Delivery] = []
+    while len(held) < spec["number"]:
+        held += await receiver.receive(spec["number"] - len(held), 1.0)
+    await receiver.note([(held[0].token, spec["spent"])])
+    diary.write("noted", payload=json.loads(held[0].message.body))
+    while True:
+        await receiver.receive(0, 1.0)
 
 
 def main(argument: str) -> None:
@@ -106,11 +138,15 @@ def main(argument: str) -> None:
     logger.addHandler(DiaryHandler(diary))
     match spec["role"]:
         case "work":
-            asyncio.run(worker(spec, diary).run())
+            working = worker(spec, diary).run()
+            if working is not None:
+                asyncio.run(working)
         case "publish":
-            asyncio.run(publish(spec, diary))
+            publish(spec, diary)
+        case "note":
+            with_backend(spec["url"], spec["colour"], partial(note, spec, diary))
         case unknown:
-            raise ConfigurationError(f"a worker's role is work or publish, not {unknown!r}")
+            raise ConfigurationError(f"a worker's role is work, publish or note, not {unknown!r}")
 
 
 if __name__ == "__main__":

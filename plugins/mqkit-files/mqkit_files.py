@@ -21,7 +21,7 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-from mqkit.backend import BackendSpec, Capabilities, Counts, Notify, Settlement, Settlements, Subscription
+from mqkit.backend import BackendSpec, Capabilities, Counts, Notes, Notify, Settlement, Settlements, Subscription
 from mqkit.errors import (
     ClosedError,
     ConfigurationError,
@@ -60,15 +60,16 @@ class Name(NamedTuple):
     due: int
     times: int
     key: str
+    spent: int = 0
 
     @classmethod
     def read(cls, text: str) -> "Name":
         """From a file's name."""
-        position, due, times, key = text.split(".")
-        return cls(int(position), int(due), int(times), key)
+        position, due, times, key, *spent = text.split(".")
+        return cls(int(position), int(due), int(times), key, *map(int, spent))
 
     def __str__(self) -> str:
-        return f"{self.position:020}.{self.due:020}.{self.times}.{self.key}"
+        return f"{self.position:020}.{self.due:020}.{self.times}.{self.key}.{self.spent}"
 
 
 def names(folder: Path) -> list[Name]:
@@ -278,7 +279,8 @@ class FilesReceiver:
         self._mine.mkdir()
         self._alive: IO[str] = (self._mine / MEMBER).open("w")
         fcntl.flock(self._alive, fcntl.LOCK_EX)
-        self._out: set[Name] = set()
+        self._out: dict[object, Name] = {}
+        """The tokens, which are names as they were when a message was taken, and the names by now."""
         self._woken = Event()
         self._reap_at = 0.0
         self._closed = False
@@ -309,7 +311,7 @@ class FilesReceiver:
                 if name.due <= now and name.key not in held:
                     mine = name._replace(times=name.times + 1)
                     (self._lane / "ready" / str(name)).rename(self._mine / str(mine))
-                    self._out.add(mine)
+                    self._out[mine] = mine
                     taken.append(self._delivery(mine))
                     if len(taken) == room:
                         break
@@ -326,6 +328,7 @@ class FilesReceiver:
             origin,
             returned,
             name.times - 1,
+            name.spent,
             unique=True,
         )
 
@@ -351,18 +354,33 @@ class FilesReceiver:
 
     def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
+        with self._changing([token for token, _ in settlements]):
+            for token, settlement in settlements:
+                if name := self._out.pop(token, None):
+                    if settlement is Settlement.DONE:
+                        (self._mine / str(name)).unlink()
+                    else:
+                        (self._mine / str(name)).rename(self._lane / "ready" / str(name))
+
+    def note(self, notes: Notes) -> None:
+        """As Receiver.note."""
+        with self._changing([token for token, _ in notes]):
+            for token, spent in notes:
+                if name := self._out.get(token):
+                    self._out[token] = name._replace(spent=spent)
+                    (self._mine / str(name)).rename(self._mine / str(self._out[token]))
+
+    @contextmanager
+    def _changing(self, tokens: Sequence[object]) -> Iterator[None]:
+        """Under the lock, with what is lost forgotten; raises LeaseLost for that when the rest is on the disk."""
         if self._closed:
             raise ClosedError("the receiver is closed")
-        lost = []
         with self._backend.locked():
-            for token, settlement in settlements:
-                if not isinstance(token, Name) or token not in self._out or not (self._mine / str(token)).exists():
-                    lost.append(token)
-                elif settlement is Settlement.DONE:
-                    (self._mine / str(token)).unlink()
-                else:
-                    (self._mine / str(token)).rename(self._lane / "ready" / str(token))
-            self._out.difference_update(token for token, _ in settlements if isinstance(token, Name))
+            there = set(names(self._mine)) if self._mine.is_dir() else set[Name]()
+            lost = [token for token in tokens if self._out.get(token) not in there]
+            for token in lost:
+                self._out.pop(token, None)
+            yield
             if self._mine.is_dir():
                 flushed(self._mine)
         if lost:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from mqkit.testing.conformance import Conformance, Harness
 
+from mqkit_files import Name
+
 
 class FilesHarness(Harness):
     name = "files"
@@ -27,6 +29,11 @@ class FilesHarness(Harness):
         finally:
             self._root.unlink()
             away.rename(self._root)
+
+
+def test_files_of_the_first_version_are_read_as_never_noted() -> None:
+    assert Name.read("7.0.1.c0ffee") == Name(7, 0, 1, "c0ffee", spent=0)
+    assert Name.read(str(Name(7, 0, 1, "c0ffee", spent=3))).spent == 3
 
 
 class TestFiles(Conformance):

@@ -10,13 +10,14 @@ from mqkit.testing.report import BEGIN, END, Table, compare
 
 def table() -> Table:
     found = Table()
-    found.note(["A1", "B8"], "memory", "passed", [])
-    found.note(["A1"], "memory", "passed", [])
-    found.note(["A1"], "kafka", "failed", [])
-    found.note(["A1"], "kafka", "passed", [])
-    found.note(["A2"], "kafka", "skipped", ["routing_checked"])
-    found.note(["A4"], "kafka", "passed", [])
-    found.note(["A4"], "kafka", "open", [])
+    kafka, memory = ("kafka", "App"), ("memory", "AsyncApp")
+    found.note(["A1", "B8"], memory, "passed", [])
+    found.note(["A1"], memory, "passed", [])
+    found.note(["A1"], kafka, "failed", [])
+    found.note(["A1"], kafka, "passed", [])
+    found.note(["A2"], kafka, "skipped", ["routing_checked"])
+    found.note(["A4"], kafka, "passed", [])
+    found.note(["A4"], kafka, "open", [])
     return found
 
 
@@ -30,12 +31,12 @@ def test_a_cell_counts_what_passed_and_hides_no_failure() -> None:
 
 
 def test_the_legend_names_what_is_missing() -> None:
-    assert table().legend() == ["kafka has not: A2: routing_checked", "kafka keeps in part only (*): A4"]
+    assert table().legend() == ["kafka App has not: A2: routing_checked", "kafka App keeps in part only (*): A4"]
 
 
 def test_markdown_tells_whether_and_not_how_often() -> None:
     lines = table().markdown().splitlines()
-    assert lines[0] == "| | Promise | kafka | memory |"
+    assert lines[0] == "| | Promise | kafka App | memory AsyncApp |"
     assert f"| **A** | **{ROOMS['A']}** |  |  |" in lines
     assert f"| A1 | {BY_NUMBER['A1'].text} | FAIL | yes |" in lines
     assert f"| A4 | {BY_NUMBER['A4'].text} | in part |  |" in lines

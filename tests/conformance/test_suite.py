@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
+from mqkit import App, AsyncApp
 from mqkit.backend import Capabilities
+from mqkit.testing.colours import DRIVERS
 from mqkit.testing.conformance import Conformance, Harness
 from mqkit.testing.harness import ABILITIES
-from mqkit.testing.promises import BY_NUMBER, MARK, PROMISES
+from mqkit.testing.promises import BY_NUMBER, COLOURS, MARK, PROMISES
 
 
 def marks() -> Iterator[tuple[str, tuple[str, ...], frozenset[str]]]:
@@ -24,6 +26,11 @@ def test_every_need_is_a_capability_or_an_ability() -> None:
     known = set(Capabilities.__slots__) | set(ABILITIES)
     assert {need for _, _, needs in marks() for need in needs} <= known
     assert {need for promise in PROMISES for need in promise.needs} <= known
+
+
+def test_both_apps_are_colours_and_each_can_what_its_abilities_say() -> None:
+    assert set(COLOURS) == set(DRIVERS) == {App.__name__, AsyncApp.__name__}
+    assert frozenset().union(*COLOURS.values()) <= set(ABILITIES)
 
 
 def test_every_promise_can_be_tested_somewhere_without_a_harness_of_many_abilities() -> None:

@@ -329,7 +329,7 @@ def test_backends_and_plugins_are_listed(mqkit: CommandLine) -> None:
     assert "persistent" in mqkit("backends").out
     markdown = mqkit("backends", "--markdown").out.splitlines()
     assert markdown[0].startswith("| | Promise |")
-    assert "| B3 | a killed worker loses nothing | yes | - | yes | yes |" in markdown
+    assert "| B3 | a killed worker loses nothing | yes | yes | - | - | yes | yes | yes | yes |" in markdown
     plugins = {plugin["name"]: plugin for plugin in json.loads(mqkit("plugins", "--json").out)}
     assert plugins["sqlite"]["distribution"] == "mqkit"
     assert plugins["sqlite"]["hooks"] == ["mqkit_backends"]

@@ -42,7 +42,7 @@ def mqkit(tmp_path: Path) -> CommandLine:
         ("sh op", ["not a module's name"]),
         ("named", ["has no 'app'", "write named:service"]),
         ("empty", ["no 'app'", "app = AsyncApp()"]),
-        ("shop:purchases", ["is a Topic, not an AsyncApp"]),
+        ("shop:purchases", ["is a Topic, neither an App nor an AsyncApp"]),
         ("shop:app", ["nothing to run", "@app.subscribe"]),
         ("raising", ["JSONDecodeError", "raising.py, line 3", "mend that line"]),
         ("syntax", ["SyntaxError", "syntax.py, line 2"]),

@@ -51,10 +51,10 @@ def test_the_plugin_is_found_by_its_entry_point_with_backend_and_middleware(site
 import mqkit_files
 from mqkit import AsyncApp
 app = AsyncApp("files:///nowhere")
-(plugin,) = [found for found in app.plugins.listing() if found.name == "files"]
+(plugin,) = [found for found in app.engine.plugins.listing() if found.name == "files"]
 print(plugin.distribution, plugin.version, *plugin.hooks)
-print(app.plugins.backends.spec("files:///x").summary)
-print(app.plugins.collect("mqkit_middleware") == [mqkit_files.timing], mqkit_files.__file__)
+print(app.engine.plugins.backends.spec("files:///x").summary)
+print(app.engine.plugins.collect("mqkit_middleware") == [mqkit_files.timing], mqkit_files.__file__)
 """
     first, second, third = site.run("-c", code, cwd=tmp_path).splitlines()
     assert first == "mqkit-files 0.1.0 mqkit_backends mqkit_middleware"
@@ -69,7 +69,7 @@ from mqkit import AsyncApp, ConfigurationError
 os.environ["MQKIT_DISABLED_PLUGINS"] = "files"
 app = AsyncApp("files:///nowhere")
 try:
-    app.plugins.backends.spec(app.settings.url)
+    app.engine.plugins.backends.spec(app.settings.url)
 except ConfigurationError as error:
     print(error)
 """
@@ -104,7 +104,7 @@ def test_its_backend_keeps_the_contract(site: Site, tmp_path: Path) -> None:
     shutil.copy(PLUGIN / "test_files.py", tmp_path)
     out = site.run(
         "-m", "pytest", "test_files.py", "-q", "-p", "mqkit.testing.report", "-p", "no:cacheprovider", "--strict-markers",
-        "--timeout=120", cwd=tmp_path, timeout=580,
+        "--timeout=120", "--numprocesses=2", cwd=tmp_path, timeout=580,
     )  # fmt: skip
     assert re.search(r"[1-9]\d passed", out.splitlines()[-1]), "many ran; that none failed, the exit code told"
 

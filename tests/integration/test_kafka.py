@@ -236,6 +236,96 @@ def test_a_process_that_ends_with_its_first_delivery_loses_nothing_and_is_counte
     assert fresh.redelivered == 0
 
 
+# -- notes
+
+
+def test_a_partition_that_was_taken_away_cannot_be_noted_and_brings_its_notes(sessions: Callable[..., Session]) -> None:
+    session = sessions(KafkaTopic(partitions=4))
+    for number in range(40):
+        session.publish(b"%d" % number, key=b"%d" % number)
+    first = session.receiver()
+    before = take(first, 40)
+    first.note([(delivery.token, 1 + int(delivery.message.body)) for delivery in before])
+    second = session.receiver()
+    moved: dict[str, Delivery] = {}
+
+    def shared() -> bool:
+        assert not first.receive(10, 0.05), "nothing is new to the first"
+        moved.update((delivery.origin, delivery) for delivery in second.receive(100, 0.05))
+        return len({origin.partition("@")[0] for origin in moved}) == 2
+
+    wait_until(shared, "the second member gets two partitions of the four")
+    nothing(second, 0.5)
+    assert all(delivery.spent == 1 + int(delivery.message.body) for delivery in moved.values())
+    with pytest.raises(LeaseLost, match=rf"the partition of {len(moved)} deliveries was taken away"):
+        first.note([(delivery.token, 99) for delivery in before])
+    first.close()
+    second.close()
+    assert {d.origin: d.spent for d in take(session.receiver(), 40)} == {
+        d.origin: 1 + int(d.message.body) if d.origin in moved else 99 for d in before
+    }
+
+
+def test_a_note_returns_when_the_broker_has_it_and_not_before(session: Session, kafka_broker: Broker) -> None:
+    receiver = session.receiver()
+    session.publish(b"x")
+    (delivery,) = take(receiver, 1)
+    with ThreadPoolExecutor(1) as thread:
+        with kafka_broker.paused():
+            noted = thread.submit(receiver.note, [(delivery.token, 2)])
+            with pytest.raises(TimeoutError):
+                noted.result(1.5)
+        noted.result(PATIENCE)
+    receiver.close()
+    assert take(session.receiver(), 1)[0].spent == 2
+
+
+def test_a_note_that_nobody_confirms_ends_the_session_in_time(
+    session: Session, kafka_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = session.receiver()
+    session.publish(b"x")
+    (delivery,) = take(receiver, 1)
+    monkeypatch.setattr("mqkit.backends.kafka.member.PATIENCE", 1.0)
+    with kafka_broker.paused():
+        start = time.monotonic()
+        with pytest.raises(ConnectionLost, match="no commit was confirmed for 1 s"):
+            receiver.note([(delivery.token, 2)])
+        with pytest.raises(ConnectionLost):
+            receiver.receive(1, 0)
+        assert time.monotonic() - start < 2
+        receiver.close()
+
+
+def test_noting_loses_and_repeats_nothing_of_what_comes_meanwhile(session: Session) -> None:
+    receiver = session.receiver()
+    session.publish(*(b"%d" % number for number in range(2000)))
+    found = take(receiver, 1)
+    spent = 0
+    while len(found) < 2000:
+        spent += 1
+        receiver.note([(found[0].token, spent)])
+        found += take(receiver, min(200, 2000 - len(found)))
+    receiver.settle(done(*found[1:]))
+    receiver.close()
+    assert bodies(found) == [b"%d" % number for number in range(2000)]
+    (again,) = take(session.receiver(), 1)
+    assert (again.message.body, again.spent) == (b"0", spent)
+
+
+def test_a_dead_letter_can_be_noted_beside_what_others_settle(session: Session) -> None:
+    session.publish(b"0", b"1", group="g", dead=True)
+    first, second = session.receiver(source="dead"), session.receiver(source="dead")
+    mine, theirs = take(first, 2), take(second, 2)
+    first.note([(mine[1].token, 2)])
+    second.settle(done(theirs[0]))
+    first.settle(done(mine[0]))
+    with pytest.raises(LeaseLost, match="1 dead letters"):
+        first.note([(mine[0].token, 1), (mine[1].token, 3)])
+    (left,) = take(session.receiver(source="dead"), 1)
+    assert (left.message.body, left.spent) == (b"1", 3)
+
+
 # -- members
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -24,6 +25,7 @@ from mqkit.backends.memory import MemoryBackend
 from mqkit.backends.sqlite import mqkit_backends
 from mqkit.backends.sqlite.backend import SQLiteBackend
 from mqkit.backends.sqlite.headers import dump, load
+from mqkit.backends.sqlite.receiver import SQLiteReceiver
 from mqkit.backends.sqlite.url import parse
 from mqkit.errors import (
     ClosedError,
@@ -293,6 +295,28 @@ def test_a_file_of_another_version_is_refused(backend: SQLiteBackend, path: Path
     for attempt in (lambda: backend.connect(1), backend.open_sender, lambda: backend.declare(TOPOLOGY)):
         with pytest.raises(ConfigurationError, match="version 99"):
             attempt()
+
+
+def test_a_file_of_the_first_version_is_upgraded_with_all_that_is_in_it(
+    backend: SQLiteBackend, path: Path, receive_from: Open
+) -> None:
+    post(backend, "waiting", group="g")
+    with closing(sqlite3.connect(path)) as earlier:
+        earlier.execute("ALTER TABLE delivery DROP COLUMN spent")
+        earlier.execute("PRAGMA user_version = 1")
+        earlier.execute("SELECT topic_group, state, message, key, member, due, returned, times FROM delivery")
+        with ThreadPoolExecutor(4) as threads:
+            assert len(set(threads.map(lambda _: backend.connect(5), range(4)))) == 1
+        receiver = receive_from()
+        (delivery,) = receiver.receive(1, 1)
+        assert (bodies([delivery]), delivery.spent) == (["waiting"], 0)
+        receiver.note([(delivery.token, 2)])
+        with earlier:
+            earlier.execute("INSERT INTO delivery (topic_group, state, message, key, due, returned) "
+                            "SELECT id, 3, 1, NULL, NULL, 1 FROM topic_group WHERE name = 'h'")  # fmt: skip
+    receiver.close()
+    assert receive_from().receive(1, 1)[0].spent == 2
+    assert backend.inspect("t", "h").dead == 1, "who worked with the file before can go on"
 
 
 def test_a_file_that_was_replaced_ends_the_sessions(backend: SQLiteBackend, path: Path, receive_from: Open) -> None:
@@ -702,6 +726,33 @@ def test_whoever_lost_his_lease_goes_on_with_a_new_one(path: Path, backend: SQLi
     assert backend.inspect("t", "g").in_flight == 1
     receiver.settle([(new.token, DONE)])
     assert backend.inspect("t", "g") == Counts(0, 0, 0, 0)
+
+
+def test_a_note_is_on_the_disk_when_it_returns(backend: SQLiteBackend, receive_from: Open) -> None:
+    receiver = receive_from()
+    assert isinstance(receiver, SQLiteReceiver)
+    post(backend, "x", group="g")
+    (delivery,) = receiver.receive(1, 1)
+    database, seen = receiver._database, []
+    database.connection.set_trace_callback(
+        lambda sql: seen.append(database.number("synchronous")) if sql == "COMMIT" else None
+    )
+    receiver.note([(delivery.token, 1)])
+    receiver.settle([(delivery.token, RELEASE)])
+    database.connection.set_trace_callback(None)
+    assert seen == [2, 1], "FULL for the note; to settle NORMAL is enough"
+
+
+def test_whoever_lost_his_lease_notes_nothing(path: Path, backend: SQLiteBackend, receive_from: Open) -> None:
+    receiver, other = receive_from(SQLiteBackend(f"sqlite:///{path}?lease=0.5")), receive_from()
+    post(backend, "x", "y", group="g")
+    held = receiver.receive(2, 1)
+    assert eventually(lambda: backend.inspect("t", "g").ready == 2, 5)
+    (taken,) = other.receive(1, 1)
+    with pytest.raises(LeaseLost, match="2 of 2"):
+        receiver.note([(delivery.token, 7) for delivery in held])
+    other.settle([(taken.token, RELEASE)])
+    assert [delivery.spent for delivery in other.receive(2, 1)] == [0, 0]
 
 
 def test_nobody_holds_messages_who_was_given_up(backend: SQLiteBackend, path: Path, receive_from: Open) -> None:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-JOURNEYS = {"quickstart.py": "test_readme.py", "shop": "test_demo.py"}
+JOURNEYS = {
+    "quickstart.py": "test_readme.py",
+    "shop": "test_demo.py",
+    "flask_shop": "test_web.py",
+    "fastapi_shop": "test_web.py",
+}
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
 from tests.brokers import Broker
 
 PATIENCE = 30.0
@@ -47,14 +49,18 @@ asyncio.run(main())
 """
 
 
+PLAIN = SERVICE.replace("AsyncApp", "App").replace("async def", "def")
+BOTH = [pytest.param(PLAIN, id="App"), pytest.param(SERVICE, id="AsyncApp")]
+
+
 class Shop:
     """A folder with the service, and who works in it."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, service: str = SERVICE) -> None:
         self.folder = folder
         self.topic = f"purchases-{uuid4().hex[:8]}"
         self.environment = os.environ | {"MQKIT_URL": url, "PYTHONUNBUFFERED": "1"}
-        (folder / "shop.py").write_text(SERVICE.replace("TOPIC", self.topic))
+        (folder / "shop.py").write_text(service.replace("TOPIC", self.topic))
 
     @contextmanager
     def running(self, *command: str) -> Generator["subprocess.Popen[str]"]:
@@ -94,9 +100,9 @@ def interrupted(process: "subprocess.Popen[str]", number: int, shop: Shop) -> No
     assert "Traceback" not in (shop.folder / "log").read_text()
 
 
-def works(folder: Path, url: str) -> None:
+def works(folder: Path, url: str, service: str) -> None:
     """One process works, others publish; Ctrl-C and SIGTERM end it cleanly; what came in between is not lost."""
-    shop = Shop(folder, url)
+    shop = Shop(folder, url, service)
     with shop.running(MQKIT, "run", "shop:app") as process:
         shop.wait_for(process, "Ctrl-C stops")
         shop.publish("00004", "29.33")
@@ -109,16 +115,19 @@ def works(folder: Path, url: str) -> None:
         assert "00004" not in (folder / "out").read_text()
 
 
-def test_works_on_sqlite(tmp_path: Path) -> None:
-    works(tmp_path, f"sqlite:///{tmp_path / 'mqkit.db'}")
+@pytest.mark.parametrize("service", BOTH)
+def test_works_on_sqlite(tmp_path: Path, service: str) -> None:
+    works(tmp_path, f"sqlite:///{tmp_path / 'mqkit.db'}", service)
 
 
-def test_works_on_rabbitmq(tmp_path: Path, rabbitmq_broker: Broker) -> None:
-    works(tmp_path, rabbitmq_broker.url)
+@pytest.mark.parametrize("service", BOTH)
+def test_works_on_rabbitmq(tmp_path: Path, rabbitmq_broker: Broker, service: str) -> None:
+    works(tmp_path, rabbitmq_broker.url, service)
 
 
-def test_works_on_kafka(tmp_path: Path, kafka_broker: Broker) -> None:
-    works(tmp_path, kafka_broker.url)
+@pytest.mark.parametrize("service", BOTH)
+def test_works_on_kafka(tmp_path: Path, kafka_broker: Broker, service: str) -> None:
+    works(tmp_path, kafka_broker.url, service)
 
 
 def test_works_in_memory_inside_of_one_process(tmp_path: Path) -> None:

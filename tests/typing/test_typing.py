@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mqkit import App, AsyncApp, Topic
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 RIGHT, WRONG = HERE / "right_uses.py", HERE / "wrong_uses.py"
@@ -50,3 +52,12 @@ def test_wrong_uses_are_refused_each_on_its_line(check: object) -> None:
     expected = {i for i, line in enumerate(WRONG.read_text().splitlines(), 1) if line.endswith("# error")}
     found = check(WRONG)
     assert found.keys() == expected, found
+
+
+@pytest.mark.parametrize("app", [App, AsyncApp])
+def test_who_has_no_checker_is_told_the_options_there_are(app: type[App] | type[AsyncApp]) -> None:
+    with pytest.raises(TypeError, match=r"no option 'servce'; it has url, service, .*listeners"):
+        app("memory://", servce="shop")  # type: ignore[call-arg] # that is the test
+    topic = Topic("purchases", int)
+    with pytest.raises(TypeError, match=r"no option 'concurency'; it has group, publish, retry, .*middleware"):
+        app("memory://").subscribe(topic, group="a", concurency=5)  # type: ignore[call-overload] # that is the test

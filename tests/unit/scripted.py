@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from mqkit.backend import Capabilities, Counts, Notify, Settlement, Settlements, Subscription
+from mqkit.backend import Capabilities, Counts, Notes, Notify, Settlement, Settlements, Subscription
 from mqkit.errors import ClosedError, ConnectionLost, LeaseLost
 from mqkit.message import Delivery, Outgoing, WireMessage
 from mqkit.topology import Finding, Topology
@@ -26,7 +26,8 @@ class Scripted:
     def __init__(self) -> None:
         self.capabilities = Capabilities()
         self.log: list[tuple[str, Any]] = []
-        """("sent", Outgoing), ("done", token), ("release", token), ("opened", n), ("closed", n)."""
+        """("sent", Outgoing), ("done", token), ("release", token), ("noted", (token, spent)), ("opened", n),
+        ("closed", n)."""
         self.sends: list[list[Outgoing]] = []
         """Each call of send, also those that failed."""
         self.script: Script = accept
@@ -35,6 +36,7 @@ class Scripted:
         self.refuse_open: deque[Exception] = deque()
         self.refuse_sender: deque[Exception] = deque()
         self.lost_leases: set[object] = set()
+        self.refuse_note: deque[Exception] = deque()
         self.pending: dict[int, Delivery] = {}
         self.receivers: list[ScriptedReceiver] = []
         self.senders: list[ScriptedSender] = []
@@ -153,6 +155,23 @@ class ScriptedReceiver:
             self._home.log.append((settlement.value, token))
             if settlement is Settlement.DONE:
                 del self._home.pending[token]
+        if lost:
+            raise LeaseLost(f"lost {lost}")
+
+    async def note(self, notes: Notes) -> None:
+        if self._error:
+            raise self._error
+        if self._home.refuse_note:
+            raise self._home.refuse_note.popleft()
+        lost = []
+        for token, spent in notes:
+            assert isinstance(token, int)
+            assert token in self._out, f"{token} is not out with this session"
+            if token in self._home.lost_leases:
+                lost.append(token)
+                continue
+            self._home.log.append(("noted", (token, spent)))
+            self._home.pending[token] = replace(self._home.pending[token], spent=spent)
         if lost:
             raise LeaseLost(f"lost {lost}")
 

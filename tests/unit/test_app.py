@@ -1,6 +1,7 @@
 """AsyncApp: the rooms put together, on the memory broker."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from mqkit import (
     hookimpl,
 )
 from mqkit.backends.memory import MemoryBackend
-from mqkit.topology import TopicNeed
+from mqkit.topology import TopicNeed, Topology
 
 
 class Order(BaseModel):
@@ -324,3 +325,27 @@ def test_many_tasks_publish_through_one_app(url: str) -> None:
             assert (await app.inspect(topic, "billing")).ready == 500
 
     soon(main())
+
+
+def test_a_topic_is_declared_once_however_many_publish_to_it_first(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    declared: list[str] = []
+    sound = MemoryBackend.declare
+
+    def declare(self: MemoryBackend, topology: Topology) -> None:
+        declared.extend(need.name for need in topology.topics)
+        time.sleep(0.05)
+        if len(declared) == 1:
+            raise ConnectionLost("just now")
+        sound(self, topology)
+
+    async def main() -> None:
+        async with AsyncApp(url) as app:
+            monkeypatch.setattr(MemoryBackend, "declare", declare)
+            topic = orders()
+            publishing = [app.publish(topic, Order(customer=str(i))) for i in range(100)]
+            results = await asyncio.gather(*publishing, return_exceptions=True)
+            assert all(isinstance(result, ConnectionLost) for result in results), "all hear why"
+            await asyncio.gather(*(app.publish(topic, Order(customer=str(i))) for i in range(100)))
+
+    soon(main())
+    assert declared == ["orders", "orders"]

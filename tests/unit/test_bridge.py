@@ -13,8 +13,9 @@ import pytest
 
 from mqkit.backend import Settlement, Subscription
 from mqkit.backends.memory import MemoryBackend
-from mqkit.bridge import AsyncJob, AsyncPorts, ThreadedBackend, for_event_loop
+from mqkit.bridge import ThreadedBackend, for_event_loop
 from mqkit.errors import ClosedError, ConnectionLost
+from mqkit.event_loop import AsyncJob, AsyncPorts
 from mqkit.message import Outgoing, WireMessage
 from mqkit.topology import TopicNeed, Topology
 from tests.unit.virtual_time import VirtualPorts, run
@@ -119,7 +120,7 @@ def test_posting_works_from_any_thread_and_does_nothing_after_the_end() -> None:
 
 ENDING = """
 import asyncio, os, signal, sys
-from mqkit.bridge import AsyncPorts
+from mqkit.event_loop import AsyncPorts
 
 async def main():
     ports = AsyncPorts()

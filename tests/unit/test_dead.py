@@ -8,10 +8,11 @@ from uuid import uuid4
 import pytest
 
 from mqkit.backends.memory import MemoryBackend
-from mqkit.bridge import AsyncPorts, for_event_loop
-from mqkit.dead import PAGE, DeadLetters, chooser, letter_id, read_letter
+from mqkit.bridge import for_event_loop
+from mqkit.dead import PAGE, AsyncDeadLetters, chooser, letter_id, read_letter
 from mqkit.envelope import buried
 from mqkit.errors import PublishError, Unroutable
+from mqkit.event_loop import AsyncPorts
 from mqkit.message import Delivery, Outgoing, WireMessage
 from mqkit.producer import Producer
 from mqkit.topology import TopicNeed, Topology
@@ -40,7 +41,7 @@ class Store:
         self.backend = for_event_loop("blocking", MemoryBackend(f"memory://{uuid4().hex}"))
         self.ports = AsyncPorts()
         self.producer = Producer(self.backend, self.ports)
-        self.letters = DeadLetters(
+        self.letters = AsyncDeadLetters(
             backend=self.backend, producer=self.producer, ports=self.ports, topic="orders", group="billing", timeout=5
         )
 

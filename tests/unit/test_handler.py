@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from mqkit.bridge import AsyncPorts
 from mqkit.codec import Codecs
 from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, PublishError, SchemaError, Unroutable
+from mqkit.event_loop import AsyncPorts
 from mqkit.handler import PATIENCE, Handler, HandlerOptions, Outcome, function_name, takes_message
 from mqkit.message import Delivery, Message, Outgoing, WireMessage
 from mqkit.middleware import Around
@@ -134,7 +134,7 @@ def test_a_broken_broker_is_never_blamed_on_the_message(error: Exception) -> Non
 
     verdict = process(handler, retry=Retry(attempts=1)).verdict
     assert isinstance(verdict, Again)
-    assert (verdict.inline, verdict.counted, verdict.delay) == (True, False, PATIENCE)
+    assert (verdict.counted, verdict.delay) == (False, PATIENCE)
 
 
 def test_an_asynchronous_handler_over_its_time_is_cancelled_and_failed() -> None:

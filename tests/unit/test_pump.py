@@ -25,7 +25,6 @@ from mqkit.pump import Pump
 from mqkit.retry import Retry
 from mqkit.signals import Reject, RetryLater, Skip
 from mqkit.topic import Topic
-from mqkit.workers import TaskWorkers
 from tests.unit.scripted import GROUP, TOPIC, Script, Scripted, accept
 from tests.unit.virtual_time import START, VirtualPorts, run, until
 
@@ -49,7 +48,6 @@ class Works:
         )  # fmt: skip
         self.pump = Pump(
             backend=self.backend, handler=self.handler, producer=self.producer, ports=self.ports,
-            workers=lambda on_outcome, on_again: TaskWorkers(self.handler, on_outcome, on_again),
             emit=self.events.append, service="shop 1", grace=grace, declare=self.declare,
         )  # fmt: skip
 
@@ -605,7 +603,7 @@ def test_a_bug_in_mqkit_neither_loses_nor_blames_a_message() -> None:
             def __getattr__(self, name: str) -> Any:
                 return process if name == "process" else getattr(works.handler, name)
 
-        workers: Any = works.pump._workers
+        workers: Any = works.pump._runner
         workers._handler = Broken()
         token = works.backend.give(id="a")
         await works.settled(token)
@@ -645,3 +643,57 @@ def test_each_verdict_is_one_event_and_one_line(caplog: pytest.LogCaptureFixture
     (line,) = [r.message for r in caplog.records if r.message.startswith("dead-letter")]
     assert "topic=orders group=billing id=the id attempt=1" in line
     assert "ValueError: no" in line
+
+
+def test_attempts_in_place_are_noted_one_by_one_and_survive_the_session() -> None:
+    attempts: list[int] = []
+
+    async def handler(payload: Any, message: Message[Any]) -> None:
+        attempts.append(message.attempt)
+        raise ValueError("no")
+
+    async def work(works: Works) -> None:
+        token = works.backend.give(key=b"k", id="a")
+        await until(lambda: len(works.backend.of("noted")) == 2)
+        works.backend.lose()
+        await works.settled(token)
+
+    works = pumping(handler, work, retry=Retry(attempts=4, wait_initial=1, wait_factor=1), ordering="key")
+    assert attempts == [1, 2, 3, 4]
+    token = works.backend.of("done")[0]
+    assert works.backend.of("noted") == [(token, 1), (token, 2), (token, 3)]
+    (dead,) = works.backend.of("sent")
+    assert dead.dead
+
+
+def test_while_notes_are_refused_the_message_waits_and_the_session_goes_on() -> None:
+    attempts: list[float] = []
+
+    async def handler(payload: Any, message: Message[Any]) -> None:
+        if payload == "bad":
+            attempts.append(asyncio.get_running_loop().time())
+            if len(attempts) == 1:
+                raise ValueError("no")
+
+    async def work(works: Works) -> None:
+        works.backend.refuse_note.extend(BackendError("an alarm is on", retryable=True) for _ in range(3))
+        bad = works.backend.give(b'"bad"', key=b"k")
+        await until(lambda: attempts)
+        good = works.backend.give(b'"good"', key=b"other")
+        await works.settled(good)
+        await works.settled(bad)
+        assert len(works.backend.receivers) == 1
+
+    works = pumping(handler, work, retry=Retry(wait_initial=0.1), ordering="key")
+    assert attempts[1] - attempts[0] >= 3, "it was tried again before it was noted"
+    assert works.kinds().count("retry") == 1
+
+
+def test_who_lost_its_claim_is_told_when_it_notes() -> None:
+    async def work(works: Works) -> None:
+        token = works.backend.give(key=b"k")
+        works.backend.lost_leases.add(token)
+        await until(lambda: "lease-lost" in works.kinds())
+
+    works = pumping(broken, work, retry=Retry(attempts=2, wait_initial=1000), ordering="key")
+    assert works.backend.of("noted") == []

@@ -1,8 +1,10 @@
 """Lanes against a model of what they promise; workers on an event loop."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,14 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mqkit.codec import Codecs
+from mqkit.event_loop import AsyncPorts
 from mqkit.handler import Handler, HandlerOptions, Outcome
+from mqkit.in_flight import InFlight, Item, Lanes
 from mqkit.message import Delivery, Message, Outgoing, WireMessage
 from mqkit.middleware import Around
 from mqkit.retry import Retry
 from mqkit.signals import RetryLater
 from mqkit.topic import Topic
 from mqkit.verdict import Again, DeadLetter, Done, Release
-from mqkit.workers import Item, Lanes, TaskWorkers
+from mqkit.workers import Workers
 from tests.unit.virtual_time import VirtualPorts, run, until
 
 
@@ -122,8 +126,8 @@ TestLanes = LanesAgainstAModel.TestCase
 class Floor:
     """A handler, workers for it, and what they tell."""
 
-    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
-        ports = VirtualPorts()
+    def __init__(self, function: Callable[..., Any], ports: AsyncPorts | None = None, **options: Any) -> None:
+        ports = self.ports = ports or VirtualPorts()
         topic: Topic[Any] = Topic("orders", None)
 
         def prepare(topic: Topic[Any], payload: Any) -> Outgoing:
@@ -135,16 +139,26 @@ class Floor:
         )  # fmt: skip
         self.told = 0
         self.repeated: list[Outcome] = []
-        self.workers = TaskWorkers(self.handler, self.tell, self.repeated.append)
+        self.stuck: list[Outcome] = []
+        self.noted: list[tuple[str, int]] = []
+        self.flight = InFlight(self.handler, ports, on_news=self.tell, on_again=self.repeated.append)
+        self.workers = Workers(self.flight, ports, self.stuck.append)
 
     def tell(self) -> None:
+        """As the pump does, soon: notes first."""
         self.told += 1
+        self.ports.post(self.note)
+
+    def note(self) -> None:
+        items = self.flight.notes()
+        self.noted += [(str(item.delivery.token), item.spent) for item in items]
+        self.flight.noted(items)
 
     async def outcomes(self, count: int) -> list[Outcome]:
         found: list[Outcome] = []
 
         def enough() -> bool:
-            found.extend(self.workers.collect())
+            found.extend(self.flight.collect())
             return len(found) >= count
 
         await until(enough, within=1000)
@@ -155,7 +169,7 @@ def on_floor(function: Callable[..., Any], work: Callable[[Floor], Awaitable[Non
     async def main() -> None:
         floor = Floor(function, **options)
         await work(floor)
-        floor.workers.stop()
+        floor.flight.stop()
         floor.workers.cancel()
 
     run(main())
@@ -174,13 +188,13 @@ def test_at_most_concurrency_handlers_run_at_once_and_all_of_them_are_used(concu
 
     async def work(floor: Floor) -> None:
         for i in range(5):
-            floor.workers.submit([delivery(str(2 * i)), delivery(str(2 * i + 1))], 1)
-        assert floor.workers.outstanding == 10
+            floor.flight.submit([delivery(str(2 * i)), delivery(str(2 * i + 1))], 1)
+        assert len(floor.flight) == 10
         await asyncio.sleep(0.5)
-        assert floor.workers.running == concurrency
+        assert floor.flight.running == concurrency
         outcomes = await floor.outcomes(10)
         assert all(outcome.verdict == Done() for outcome in outcomes)
-        assert floor.workers.outstanding == floor.workers.running == 0
+        assert len(floor.flight) == floor.flight.running == 0
 
     on_floor(handler, work, concurrency=concurrency)
     assert most == concurrency
@@ -190,11 +204,11 @@ def test_the_pump_is_told_once_for_what_it_has_not_collected() -> None:
     async def handler(payload: Any) -> None: ...
 
     async def work(floor: Floor) -> None:
-        floor.workers.submit([delivery(str(i)) for i in range(10)], 1)
+        floor.flight.submit([delivery(str(i)) for i in range(10)], 1)
         await asyncio.sleep(1)
         assert floor.told == 1
-        assert len(floor.workers.collect()) == 10
-        floor.workers.submit([delivery("more")], 1)
+        assert len(floor.flight.collect()) == 10
+        floor.flight.submit([delivery("more")], 1)
         await asyncio.sleep(1)
         assert floor.told == 2
 
@@ -212,7 +226,7 @@ def test_one_key_goes_in_order_and_never_overlaps_retries_included_while_others_
             raise ValueError(message.attempt)
 
     async def work(floor: Floor) -> None:
-        floor.workers.submit([delivery(name, name[0]) for name in ("a1", "a2", "b1", "b2", "a3")], 1)
+        floor.flight.submit([delivery(name, name[0]) for name in ("a1", "a2", "b1", "b2", "a3")], 1)
         outcomes = await floor.outcomes(5)
         assert {outcome.id: outcome.attempt for outcome in outcomes} == {"a1": 3, "a2": 1, "a3": 1, "b1": 1, "b2": 1}
 
@@ -231,7 +245,7 @@ def test_without_ordering_keys_mean_nothing() -> None:
         await asyncio.sleep(1)
 
     async def work(floor: Floor) -> None:
-        floor.workers.submit([delivery(str(i), "k") for i in range(3)], 1)
+        floor.flight.submit([delivery(str(i), "k") for i in range(3)], 1)
         await asyncio.sleep(0.5)
         assert together == 3
         await floor.outcomes(3)
@@ -239,24 +253,20 @@ def test_without_ordering_keys_mean_nothing() -> None:
     on_floor(handler, work, ordering="none")
 
 
-def test_inline_retries_happen_at_once_and_later_ones_go_through_the_broker() -> None:
-    attempts: list[tuple[int, float]] = []
-
-    async def handler(payload: Any, message: Message[Any]) -> None:
-        attempts.append((message.attempt, asyncio.get_running_loop().time()))
+def test_without_order_every_retry_that_counts_goes_through_the_broker_at_once_or_later() -> None:
+    async def handler(payload: Any) -> None:
         raise ValueError
 
     async def work(floor: Floor) -> None:
-        floor.workers.submit([delivery("a")], 1)
-        (outcome,) = await floor.outcomes(1)
-        assert isinstance(outcome.verdict, Again)
-        assert outcome.verdict.delay == 7
-        assert outcome.attempt == 3
-        assert len(floor.repeated) == 2
+        floor.flight.submit([delivery("a"), delivery("b", **{"mqkit-attempts": "1"})], 1)
+        for outcome in await floor.outcomes(2):
+            assert isinstance(outcome.verdict, Again)
+            assert outcome.verdict.delay == 0
+            assert outcome.attempt == 1
+        assert floor.repeated == []
+        assert floor.noted == []
 
     on_floor(handler, work, retry=Retry(inline=2, wait_initial=7))
-    assert [attempt for attempt, _ in attempts] == [1, 2, 3]
-    assert attempts[-1][1] == 0
 
 
 def test_a_message_without_an_id_keeps_the_one_it_is_given_over_its_attempts_in_place() -> None:
@@ -267,13 +277,141 @@ def test_a_message_without_an_id_keeps_the_one_it_is_given_over_its_attempts_in_
         raise ValueError
 
     async def work(floor: Floor) -> None:
-        floor.workers.submit([Delivery(WireMessage(b"{}"), 1, "orders", "billing")], 1)
+        floor.flight.submit([Delivery(WireMessage(b"{}", key=b"k"), 1, "orders", "billing")], 1)
         (outcome,) = await floor.outcomes(1)
         ids.append(outcome.id)
 
-    on_floor(handler, work, retry=Retry(attempts=3, inline=2))
+    on_floor(handler, work, retry=Retry(attempts=3, inline=2), ordering="key")
     assert len(ids) == 4
     assert len(set(ids)) == 1
+
+
+def test_what_was_tried_in_place_is_noted_before_it_is_tried_again_and_counts_on_from_the_last_note() -> None:
+    attempts: list[tuple[int, float]] = []
+
+    async def handler(payload: Any, message: Message[Any]) -> None:
+        attempts.append((message.attempt, asyncio.get_running_loop().time()))
+        raise ValueError
+
+    async def work(floor: Floor) -> None:
+        note, floor.note = floor.note, lambda: None  # type: ignore[method-assign]
+        floor.flight.submit([replace(delivery("a", "k"), spent=2)], 1)
+        await asyncio.sleep(60)
+        assert [attempt for attempt, _ in attempts] == [3], "it goes on before it is noted"
+        assert len(floor.flight) == 1
+        note()
+        floor.note = note  # type: ignore[method-assign]
+        (outcome,) = await floor.outcomes(1)
+        assert outcome.attempt == 5
+        assert floor.noted == [("a", 3), ("a", 4)]
+
+    on_floor(handler, work, retry=Retry(attempts=5, wait_initial=7, wait_factor=1), ordering="key")
+    assert attempts == [(3, 0), (4, 60), (5, 67)], "the wait begins with the failure, not with the note"
+
+
+def test_an_attempt_that_ends_after_stop_is_noted_before_it_is_given_back() -> None:
+    async def handler(payload: Any) -> None:
+        await asyncio.sleep(1)
+        raise ValueError
+
+    async def work(floor: Floor) -> None:
+        floor.flight.submit([delivery("a", "k")], 1)
+        await asyncio.sleep(0.5)
+        floor.flight.stop()
+        await asyncio.sleep(1)
+        outcomes = floor.flight.collect()
+        assert [outcome.verdict for outcome in outcomes] == [Release()]
+        assert floor.noted == [("a", 1)]
+
+    on_floor(handler, work, ordering="key")
+
+
+def test_what_waits_for_its_note_is_given_back_when_it_stops_and_noted_all_the_same() -> None:
+    async def handler(payload: Any) -> None:
+        raise ValueError
+
+    async def work(floor: Floor) -> None:
+        note, floor.note = floor.note, lambda: None  # type: ignore[method-assign]
+        floor.flight.submit([delivery("a", "k")], 1)
+        await asyncio.sleep(0.5)
+        floor.flight.stop()
+        assert [outcome.verdict for outcome in floor.flight.collect()] == [Release()]
+        note()
+        assert floor.noted == [("a", 1)]
+        await asyncio.sleep(100)
+        assert len(floor.flight) == 0
+
+    on_floor(handler, work, ordering="key")
+
+
+def test_a_session_that_is_gone_is_not_asked_to_note() -> None:
+    async def handler(payload: Any) -> None:
+        raise ValueError
+
+    async def work(floor: Floor) -> None:
+        note, floor.note = floor.note, lambda: None  # type: ignore[method-assign]
+        floor.flight.submit([delivery("a", "k")], 1)
+        await asyncio.sleep(0.5)
+        floor.flight.drop()
+        note()
+        assert floor.noted == []
+        assert len(floor.flight) == 0
+
+    on_floor(handler, work, ordering="key")
+
+
+def stubborn(seconds: float) -> Callable[[Any], None]:
+    """A plain function that goes on in its thread, whatever its time-out says."""
+
+    def handler(payload: Any) -> None:
+        time.sleep(seconds)
+
+    return handler
+
+
+def real(function: Callable[..., Any], work: Callable[[Floor], Awaitable[None]], **options: Any) -> None:
+    """As on_floor, by the real clock: threads know no other."""
+
+    async def main() -> None:
+        floor = Floor(function, AsyncPorts(), **options)
+        await work(floor)
+        floor.flight.stop()
+        floor.workers.cancel()
+        floor.ports.close()
+
+    asyncio.run(main())
+
+
+def test_a_plain_function_over_its_time_out_has_failed_is_stuck_and_keeps_its_place_until_it_ends() -> None:
+    async def work(floor: Floor) -> None:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        floor.flight.submit([delivery("a"), delivery("b")], 1)
+        (first,) = await floor.outcomes(1)
+        assert loop.time() - start < 0.3, "told at its time-out"
+        assert isinstance(first.verdict, Again)
+        assert [outcome.id for outcome in floor.stuck] == ["a"]
+        assert floor.flight.running == 0
+        (second,) = await floor.outcomes(1)
+        assert second.id == "b"
+        assert loop.time() - start > 0.4, "two ran at once"
+
+    real(stubborn(0.4), work, concurrency=1, timeout=0.1)
+
+
+def test_the_next_of_a_key_does_not_start_before_a_stuck_one_has_ended() -> None:
+    async def work(floor: Floor) -> None:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        floor.flight.submit([delivery("a", "k")], 1)
+        await until(lambda: floor.stuck, within=10)
+        assert loop.time() - start < 0.3
+        assert not floor.flight.collect()
+        (outcome,) = await floor.outcomes(1)
+        assert loop.time() - start >= 0.4
+        assert isinstance(outcome.verdict, DeadLetter)
+
+    real(stubborn(0.4), work, timeout=0.1, ordering="key", retry=Retry(attempts=1))
 
 
 def test_retries_in_place_are_exhausted_like_any_other() -> None:
@@ -281,7 +419,7 @@ def test_retries_in_place_are_exhausted_like_any_other() -> None:
         raise ValueError
 
     async def work(floor: Floor) -> None:
-        floor.workers.submit([delivery("a", "k")], 1)
+        floor.flight.submit([delivery("a", "k")], 1)
         (outcome,) = await floor.outcomes(1)
         assert isinstance(outcome.verdict, DeadLetter)
         assert outcome.attempt == 3
@@ -308,9 +446,10 @@ def test_a_bug_in_mqkit_itself_is_tried_again_and_spends_no_attempt(caplog: pyte
 
         stub: Any = Broken()
         stub.process = process
-        workers = TaskWorkers(stub, lambda: None, lambda _: None)
-        workers.submit([delivery("a")], 1)
-        floor.workers = workers
+        ignore: Callable[[Outcome], None] = lambda _: None  # noqa: E731
+        floor.flight = InFlight(stub, floor.ports, on_news=lambda: None, on_again=ignore)
+        floor.workers = Workers(floor.flight, floor.ports, ignore)
+        floor.flight.submit([delivery("a")], 1)
         (outcome,) = await floor.outcomes(1)
         assert outcome.verdict == Done()
         assert outcome.attempt == 1
@@ -324,13 +463,13 @@ def test_stop_gives_back_what_has_not_started_and_lets_the_rest_end() -> None:
         await asyncio.sleep(1)
 
     async def work(floor: Floor) -> None:
-        floor.workers.submit([delivery(name, name[0]) for name in ("a1", "a2", "b1", "c1", "c2")], 1)
+        floor.flight.submit([delivery(name, name[0]) for name in ("a1", "a2", "b1", "c1", "c2")], 1)
         await asyncio.sleep(0.5)
-        floor.workers.stop()
+        floor.flight.stop()
         outcomes = {outcome.id: outcome for outcome in await floor.outcomes(5)}
         done = {name for name, outcome in outcomes.items() if outcome.verdict == Done()}
         assert done == {"a1", "b1"}
-        assert floor.workers.outstanding == 0
+        assert len(floor.flight) == 0
 
     on_floor(handler, work, ordering="key", concurrency=2)
 
@@ -340,15 +479,15 @@ def test_stop_gives_back_what_waits_in_place_in_the_order_of_its_key() -> None:
         raise RetryLater(after=1000)
 
     async def work(floor: Floor) -> None:
-        floor.workers.submit([delivery(f"a{i}", "a") for i in range(4)], 1)
+        floor.flight.submit([delivery(f"a{i}", "a") for i in range(4)], 1)
         await asyncio.sleep(1)
-        assert floor.workers.running == 0
-        assert floor.workers.outstanding == 4
-        floor.workers.stop()
-        outcomes = floor.workers.collect()
+        assert floor.flight.running == 0
+        assert len(floor.flight) == 4
+        floor.flight.stop()
+        outcomes = floor.flight.collect()
         assert [outcome.delivery.token for outcome in outcomes] == ["a0", "a1", "a2", "a3"]
         assert all(outcome.verdict == Release() for outcome in outcomes)
-        assert floor.workers.outstanding == 0
+        assert len(floor.flight) == 0
 
     on_floor(handler, work, ordering="key")
 
@@ -359,9 +498,9 @@ def test_a_failure_after_stop_is_given_back_rather_than_waited_for() -> None:
         raise ValueError
 
     async def work(floor: Floor) -> None:
-        floor.workers.submit([delivery("a", "k")], 1)
+        floor.flight.submit([delivery("a", "k")], 1)
         await asyncio.sleep(0.5)
-        floor.workers.stop()
+        floor.flight.stop()
         (outcome,) = await floor.outcomes(1)
         assert outcome.verdict == Release()
 
@@ -373,9 +512,9 @@ def test_cancel_makes_a_release_of_what_runs() -> None:
         await asyncio.sleep(1000)
 
     async def work(floor: Floor) -> None:
-        floor.workers.submit([delivery(str(i)) for i in range(3)], 1)
+        floor.flight.submit([delivery(str(i)) for i in range(3)], 1)
         await asyncio.sleep(0.5)
-        floor.workers.stop()
+        floor.flight.stop()
         floor.workers.cancel()
         outcomes = await floor.outcomes(3)
         assert [outcome.verdict for outcome in outcomes] == [Release()] * 3
@@ -393,16 +532,16 @@ def test_drop_forgets_what_waits_and_repeats_nothing_of_a_session_that_is_gone()
         raise ValueError
 
     async def work(floor: Floor) -> None:
-        floor.workers.submit([delivery("a1", "a"), delivery("a2", "a")], 1)
+        floor.flight.submit([delivery("a1", "a"), delivery("a2", "a")], 1)
         await asyncio.sleep(0.5)
-        floor.workers.drop()
-        floor.workers.submit([delivery("again", "a")], 2)
+        floor.flight.drop()
+        floor.flight.submit([delivery("again", "a")], 2)
         assert calls == ["a1"]
         outcomes = await floor.outcomes(1)
         assert (outcomes[0].id, outcomes[0].epoch) == ("a1", 1)
         await asyncio.sleep(0.5)
         assert calls == ["a1", "again"], "the key waits for the old handler, and not for its retries"
-        floor.workers.drop()
+        floor.flight.drop()
 
     on_floor(handler, work, ordering="key", retry=Retry(wait_initial=60))
 
@@ -411,8 +550,8 @@ def test_outcomes_tell_the_session_they_belong_to() -> None:
     async def handler(payload: Any) -> None: ...
 
     async def work(floor: Floor) -> None:
-        floor.workers.submit([delivery("a")], 1)
-        floor.workers.submit([delivery("b")], 2)
+        floor.flight.submit([delivery("a")], 1)
+        floor.flight.submit([delivery("b")], 2)
         assert {o.id: o.epoch for o in await floor.outcomes(2)} == {"a": 1, "b": 2}
 
     on_floor(handler, work)

@@ -5,7 +5,7 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from mqkit.bridge import AsyncPorts
+from mqkit.event_loop import AsyncPorts
 
 T = TypeVar("T")
 START = 1_700_000_000.0

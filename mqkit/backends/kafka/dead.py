@@ -6,14 +6,14 @@ from time import monotonic
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from mqkit.backend import Settlement, Settlements
+from mqkit.backend import Notes, Settlement, Settlements
 from mqkit.backends.kafka.faults import DriverLog, Trouble, as_ours, mapped
 from mqkit.backends.kafka.member import PATIENCE, SLICE, closing
 from mqkit.backends.kafka.offsets import Progress, decode, merged
 from mqkit.backends.kafka.partitions import Lease, Partition, message_of
 from mqkit.backends.kafka.receiver import CLOSING
 from mqkit.backends.kafka.tiers import Tier
-from mqkit.errors import ClosedError, MqkitError
+from mqkit.errors import ClosedError, LeaseLost, MqkitError
 from mqkit.message import Delivery
 
 
@@ -112,22 +112,38 @@ class DeadReceiver:
             if settlement is Settlement.DONE:
                 token.partition.tracker.finish(token.offset)
                 changed.add(token.partition)
-        if changed:
-            with mapped(f"dead letters of {self._topic}.{self._group}", self._trouble):
-                self._commit(changed)
+        self._commit(changed)
+
+    def note(self, notes: Notes) -> None:
+        """As BlockingReceiver.note."""
+        self._check()
+        changed: set[Partition] = set()
+        gone: list[Lease] = []
+        for token, spent in notes:
+            assert isinstance(token, Lease)
+            if token.partition.tracker.note(token.offset, spent):
+                changed.add(token.partition)
+            else:
+                gone.append(token)
+        self._commit(changed)
+        if gone:
+            raise LeaseLost(f"{len(gone)} dead letters are settled already")
 
     def _commit(self, parts: set[Partition]) -> None:
         """Together with what others, who may be at work on the same dead letters, have committed meanwhile."""
-        theirs = {place.partition: place for place in self._read([part.place for part in parts])}
-        offsets = []
-        for part in parts:
-            progress, other = part.tracker.progress(), _progress(theirs[part.number])
-            if other is not None:
-                progress = merged(progress, other)
-            offsets.append(part.place_of(progress))
-        for place in self._consumer.commit(offsets=offsets, asynchronous=False):
-            if place.error is not None:
-                raise KafkaException(place.error)
+        if not parts:
+            return
+        with mapped(f"dead letters of {self._topic}.{self._group}", self._trouble):
+            theirs = {place.partition: place for place in self._read([part.place for part in parts])}
+            offsets = []
+            for part in parts:
+                progress, other = part.tracker.progress(), _progress(theirs[part.number])
+                if other is not None:
+                    progress = merged(progress, other)
+                offsets.append(part.place_of(progress))
+            for place in self._consumer.commit(offsets=offsets, asynchronous=False):
+                if place.error is not None:
+                    raise KafkaException(place.error)
 
     def _read(self, places: list[TopicPartition]) -> list[TopicPartition]:
         found = self._consumer.committed(places, timeout=PATIENCE)

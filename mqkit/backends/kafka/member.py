@@ -29,6 +29,10 @@ TELLING: Final = 1.0
 """Seconds between commits that only tell what is with handlers."""
 RESERVING: Final = 1.0
 """Seconds that a delivery waits for a commit of how far deliveries go, and then goes out uncounted."""
+PROMPT: Final = 0.1
+"""Seconds in which a commit is confirmed, mostly. What comes meanwhile is kept: a pause would cost 0.2 s."""
+INSISTING: Final = 0.05
+"""Seconds between two commits of the same, while somebody waits for it."""
 PATIENCE: Final = 10.0
 """Seconds for one answer of the broker."""
 
@@ -98,9 +102,9 @@ class Member:
         """When a record that waits here is due, in seconds since the epoch; infinity if none waits."""
         return min((part.waiting.next_due for part in self._delayed), default=float("inf"))
 
-    def keep(self) -> None:
+    def keep(self, timeout: float = 0) -> None:
         """Take part in the group's life while no records are wanted."""
-        self.poll(0)
+        self.poll(timeout)
         if len(self._buffer) >= OVERREAD and not self._parked:
             self._parked = True
             self._consumer.pause([part.place for part in self._partitions.values() if not part.paused])
@@ -200,6 +204,30 @@ class Member:
             return
         self._tell_at = now + TELLING
         self._commit(self._changed)
+
+    def confirm(self, parts: Iterable[Partition]) -> None:
+        """Commit these; returns when the broker has it, when they are not ours any more, or with `end` set."""
+        if not self._joined:
+            return
+        parts = set(parts)
+        self._changed |= parts
+        started, next_at = monotonic(), 0.0
+        while True:
+            now = monotonic()
+            if not self._committing:  # or else what is confirmed next may have been sent before
+                unsaid = [part for part in parts & self._changed if part.member is self]
+                if not unsaid or self.end is not None:
+                    return
+                if now >= next_at:
+                    self._commit(unsaid)
+                    next_at = now + INSISTING
+            if now > started + PATIENCE:
+                self.end = self._trouble.ours(f"group {self._name}: no commit was confirmed for {PATIENCE:g} s")
+                return
+            if now < started + PROMPT:
+                self.poll(0.001)
+            else:
+                self.keep(0.001)
 
     def _commit(self, parts: Iterable[Partition], *, leaving: bool = False) -> None:
         """Send a commit; `_committed` hears of its end. It never waits: a broker that is away would hold us."""

@@ -2,7 +2,8 @@
 
 A committed offset is a position: all below it is finished. Which of the records above it are unfinished goes into the
 commit's metadata, with how far records were handed out: so a restart repeats nothing that was finished, and deliveries
-that ended with their process are counted. Metadata that grows too long forgets what is finished, never what is not.
+that ended with their process are counted. Metadata that grows too long forgets what is finished, never what is not;
+notes come before that, since they were promised and a repetition is allowed.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -15,9 +16,16 @@ Marks: TypeAlias = tuple[tuple[int, int], ...]
 """(limit, count), limits ascending: records below `limit`, and not below the limit before it, were with a process that
 was lost `count` times."""
 
+Notes: TypeAlias = tuple[tuple[int, int], ...]
+"""(offset, attempts), offsets ascending: what was spent in place on records that are not finished."""
+
 LONGEST = 4095
 """Bytes of metadata that a broker takes by default, less the NUL that the driver adds."""
 PREFIX = "mqkit1:"
+NOTED = "mqkit2:"
+"""With notes. Written only where there are some: to a process of the time before them this says nothing at all."""
+FIRST_RUN = 20
+"""Bytes of the longest run: notes leave room for the first."""
 MOST_MARKS = 16
 MOST_UNFINISHED = 1_000_000
 """Metadata that claims more is not ours."""
@@ -36,6 +44,7 @@ class Progress:
     reserved: int = 0
     """Whatever was handed out lies below this; 0 after an orderly end."""
     marks: Marks = ()
+    notes: Notes = ()
 
     @property
     def low(self) -> int:
@@ -50,7 +59,7 @@ class Tracker:
         progress: where the last owner of the partition stood; None if nobody ever committed.
     """
 
-    __slots__ = ("_awaited", "_open", "following", "marks", "position")
+    __slots__ = ("_awaited", "_open", "following", "marks", "notes", "position")
 
     def __init__(self, progress: Progress | None = None) -> None:
         found = progress or Progress(-1)
@@ -60,6 +69,8 @@ class Tracker:
         """No record before this one is still to come from the log. One that does is of another log."""
         self.position = found.position
         self.marks = lost(found)
+        self.notes = dict(found.notes)
+        """By offset: attempts that were spent in place."""
 
     def __len__(self) -> int:
         """How many records are not finished."""
@@ -84,6 +95,13 @@ class Tracker:
         """A record that was taken is finished. Doing so twice changes nothing."""
         self._open.pop(offset, None)
 
+    def note(self, offset: int, spent: int) -> bool:
+        """Keep with a record how many attempts were spent on it in place. False: it is not one that is unfinished."""
+        if offset not in self._open:
+            return False
+        self.notes[offset] = spent
+        return True
+
     def lost(self, offset: int) -> int:
         """How often a process ended, as far as is known, while it had this record."""
         return next((count for limit, count in self.marks if offset < limit), 0)
@@ -94,7 +112,13 @@ class Tracker:
         low = unfinished[0] if unfinished else self.position
         if self.marks:
             self.marks = tuple(mark for mark in self.marks if mark[0] > low)
-        return Progress(self.position, unfinished, out, reserved, self.marks)
+        if self.notes:
+            self.notes = {
+                offset: spent
+                for offset, spent in sorted(self.notes.items())
+                if offset in self._open or offset >= self.position
+            }
+        return Progress(self.position, unfinished, out, reserved, self.marks, tuple(self.notes.items()))
 
 
 def lost(progress: Progress) -> Marks:
@@ -113,24 +137,38 @@ def lost(progress: Progress) -> Marks:
 
 
 def merged(one: Progress, other: Progress) -> Progress:
-    """The progress of two who worked on the same partition: finished is what either of them finished."""
+    """The progress of two who worked on the same partition: finished is what either of them finished, and of two notes
+    the larger counts.
+    """
     behind, ahead = sorted((one, other), key=lambda progress: progress.position)
     open_behind, open_ahead = set(behind.unfinished), set(ahead.unfinished)
     unfinished = tuple(offset for offset in sorted(open_ahead) if offset in open_behind or offset >= behind.position)
-    return Progress(ahead.position, unfinished, marks=lost(one))
+    notes = dict(sorted((*one.notes, *other.notes)))  # of one offset, the larger is the last
+    still = {*unfinished}
+    return Progress(
+        ahead.position,
+        unfinished,
+        marks=lost(one),
+        notes=tuple(note for note in notes.items() if note[0] in still or note[0] >= ahead.position),
+    )
 
 
 def encode(progress: Progress, longest: int = LONGEST) -> str:
     """`progress` as metadata of at most `longest` characters.
 
-    What does not fit in is cut off at the end: from there on, finished records count as not yet taken.
+    What does not fit in is cut off at the end: from there on, finished records count as not yet taken. Notes that do
+    not fit in even so (about a thousand do) are left out, the last ones first.
     """
     low = progress.low
     head = [progress.out, max(0, progress.reserved - low), len(progress.marks)]
     for limit, count in progress.marks:
         head += [limit - low, count]
-    fixed = b"".join(map(_varint, head))
+    fixed = bytearray().join(map(_varint, head))
     room = (longest - len(PREFIX)) * 3 // 4 - len(fixed) - 10  # ten: the longest position
+    if progress.notes:
+        noted = _noted(progress, room - FIRST_RUN)
+        fixed += noted
+        room -= len(noted)
     body, position, before = bytearray(), progress.position, low
     for start, stop in runs(progress.unfinished):
         entry = _varint(start - before) + _varint(stop - start)
@@ -142,19 +180,35 @@ def encode(progress: Progress, longest: int = LONGEST) -> str:
     if room < 0 or (position == low and progress.position != low):
         return ""
     text = urlsafe_b64encode(fixed + _varint(position - low) + body).decode().rstrip("=")
-    return PREFIX + text
+    return (NOTED if progress.notes else PREFIX) + text
+
+
+def _noted(progress: Progress, room: int) -> bytes:
+    """The notes, as many as fit in, behind their number."""
+    body, number, before = bytearray(), 0, progress.low
+    for offset, spent in progress.notes:
+        entry = _varint(offset - before) + _varint(spent)
+        if len(_varint(number + 1)) + len(body) + len(entry) > room:
+            break
+        body += entry
+        before = offset
+        number += 1
+    return _varint(number) + body
 
 
 def decode(low: int, metadata: str | None) -> Progress:
     """The progress that was committed as offset `low` with `metadata`. Metadata of other programs says nothing."""
     text = (metadata or "").rstrip("\0")
-    if not text.startswith(PREFIX) or len(text) > 2 * LONGEST:
+    prefix, coded = text[: len(PREFIX)], text[len(PREFIX) :]
+    if prefix not in (PREFIX, NOTED) or len(text) > 2 * LONGEST:
         return Progress(low)
     try:
-        coded = text.removeprefix(PREFIX)
         numbers = _varints(urlsafe_b64decode(coded + "=" * (-len(coded) % 4)))
         out, reserved, count = next(numbers), next(numbers), next(numbers)
         marks = tuple((low + next(numbers), next(numbers)) for _ in range(count))
+        notes: list[tuple[int, int]] = []
+        for _ in range(next(numbers) if prefix == NOTED else 0):
+            notes.append(((notes[-1][0] if notes else low) + next(numbers), next(numbers)))
         position = low + next(numbers)
         unfinished: list[int] = []
         before = low
@@ -167,7 +221,7 @@ def decode(low: int, metadata: str | None) -> Progress:
         return Progress(low)
     if unfinished[:1] != [low] and position != low:
         return Progress(low)
-    return Progress(position, tuple(unfinished), out, low + reserved if reserved else 0, marks)
+    return Progress(position, tuple(unfinished), out, low + reserved if reserved else 0, marks, tuple(notes))
 
 
 def runs(offsets: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -71,6 +71,7 @@ class Partition:
             f"{self.tier.name}[{self.number}]@{offset}",
             self.tier.returned,
             self.tracker.lost(offset) if self.tracker.marks else 0,
+            self.tracker.notes.get(offset, 0) if self.tracker.notes else 0,
             True,  # noqa: FBT003  positions cost less than names, for every message
         )
 

@@ -4,14 +4,15 @@ The topic is read in one Kafka group and the tiers beside it in another: Kafka s
 a group by number, and would give one worker all of the topic's own and the next one all of the tiers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Event
 from time import monotonic, time
 from typing import Final
 
 from confluent_kafka import KafkaException
 
-from mqkit.backend import Notify, Settlement, Settlements
+from mqkit.backend import Notes, Notify, Settlement, Settlements
 from mqkit.backends.kafka.faults import Trouble, as_ours
 from mqkit.backends.kafka.member import SLICE, Member
 from mqkit.backends.kafka.partitions import Lease, Partition
@@ -49,28 +50,35 @@ class KafkaReceiver:
         self._check()
         deadline = monotonic() + timeout
         try:
-            while True:
-                found = self._gather(limit) if limit > 0 else self._keep()
-                for member in self._members:
-                    member.commit_if_due()
-                    self._end = self._end or member.end
-                if self._trouble.down or self._trouble.gone:
-                    self._probe()
-                if found:
-                    return found
-                self._check()
-                rest = deadline - monotonic()
-                if rest <= 0 or self._woken.is_set():
-                    return found
-                if limit > 0:
-                    self._wait(min(rest, SLICE))
-                else:
-                    self._woken.wait(min(rest, KEEP))
+            with self._mapped():
+                while True:
+                    found = self._gather(limit) if limit > 0 else self._keep()
+                    for member in self._members:
+                        member.commit_if_due()
+                        self._end = self._end or member.end
+                    if self._trouble.down or self._trouble.gone:
+                        self._probe()
+                    if found:
+                        return found
+                    self._check()
+                    rest = deadline - monotonic()
+                    if rest <= 0 or self._woken.is_set():
+                        return found
+                    if limit > 0:
+                        self._wait(min(rest, SLICE))
+                    else:
+                        self._woken.wait(min(rest, KEEP))
+        finally:
+            self._woken.clear()
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """What the driver raises ends the session."""
+        try:
+            yield
         except KafkaException as failure:
             self._end = as_ours(failure.args[0], f"group {self._group} of {self._topic}")
             raise self._end from failure
-        finally:
-            self._woken.clear()
 
     def _gather(self, limit: int) -> list[Delivery]:
         found: list[Delivery] = []
@@ -144,11 +152,24 @@ class KafkaReceiver:
             self._again = sorted([*self._again, *released], key=lambda lease: -lease.offset)
         for member in self._members:
             member.commit_if_due()
-        if gone:
-            some = ", ".join(map(str, gone[:3])) + (", ..." if len(gone) > 3 else "")
-            raise LeaseLost(
-                f"the partition of {len(gone)} deliveries was taken away ({some}): they are delivered again"
-            )
+        _check_gone(gone)
+
+    def note(self, notes: Notes) -> None:
+        """As BlockingReceiver.note; waits for a commit, and meanwhile for a broker that is away."""
+        self._check()
+        noted: list[Lease] = []
+        gone: list[Lease] = []
+        for token, spent in notes:
+            assert isinstance(token, Lease)
+            part = token.partition
+            ours = part.member in self._members and part.tracker.note(token.offset, spent)
+            (noted if ours else gone).append(token)
+        with self._mapped():
+            for member in self._members:
+                member.confirm({token.partition for token in noted if token.partition.member is member})
+                self._end = self._end or member.end
+        self._check()
+        _check_gone([*gone, *(token for token in noted if token.partition.member is None)])
 
     def _check(self) -> None:
         if self._closed:
@@ -169,3 +190,9 @@ class KafkaReceiver:
         deadline = monotonic() + CLOSING
         for thread in [member.closing() for member in self._members]:
             thread.join(max(0.0, deadline - monotonic()))
+
+
+def _check_gone(gone: Sequence[Lease]) -> None:
+    if gone:
+        some = ", ".join(map(str, gone[:3])) + (", ..." if len(gone) > 3 else "")
+        raise LeaseLost(f"the partition of {len(gone)} deliveries was taken away ({some}): they are delivered again")

@@ -3,6 +3,7 @@
 One lock guards a whole broker and is held for moments only.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,8 +65,7 @@ def find_group(topics: dict[str, Topic], topic: str, group: str) -> Group:
 class MemoryBroker:
     """What stands for the broker. The public methods are for tests: faults, and a clock that can be put forward."""
 
-    _named: ClassVar[dict[str, "MemoryBroker"]] = {}
-    _naming: ClassVar[Lock] = Lock()
+    _named: ClassVar[dict[tuple[int, str], "MemoryBroker"]] = {}
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -78,9 +78,8 @@ class MemoryBroker:
 
     @classmethod
     def named(cls, name: str) -> "MemoryBroker":
-        """The broker of that name, made when first asked for."""
-        with cls._naming:
-            return cls._named.setdefault(name, cls(name))
+        """This process's broker of that name, made when first asked for: one that is forked has its own, empty."""
+        return cls._named.setdefault((os.getpid(), name), cls(name))
 
     def interrupt(self) -> None:
         """End every session with ConnectionLost, and refuse new ones until `restore()`. Messages are kept."""

@@ -21,6 +21,8 @@ class Entry:
     returned: bool
     times: int = 0
     """How often it was handed out."""
+    spent: int = 0
+    """What was last noted with it."""
 
 
 class Lane:

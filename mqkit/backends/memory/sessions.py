@@ -8,7 +8,7 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from mqkit.backend import Settlement, Settlements, Subscription
+from mqkit.backend import Notes, Settlement, Settlements, Subscription
 from mqkit.backends.memory.broker import MemoryBroker, Topic
 from mqkit.backends.memory.lane import Entry, Lane
 from mqkit.errors import ClosedError, ConnectionLost, LeaseLost, MessageTooLarge, MqkitError, PublishError, Unroutable
@@ -149,7 +149,17 @@ class MemoryReceiver:
             token = (number, position)
             held[token] = entry
             deliveries.append(
-                Delivery(entry.message, token, topic, group, f"{topic}#{position}", entry.returned, entry.times, True)  # noqa: FBT003 - unique
+                Delivery(
+                    entry.message,
+                    token,
+                    topic,
+                    group,
+                    f"{topic}#{position}",
+                    entry.returned,
+                    entry.times,
+                    entry.spent,
+                    True,  # noqa: FBT003 - unique
+                )
             )
             entry.times += 1
         return deliveries
@@ -170,8 +180,21 @@ class MemoryReceiver:
                 self._lane.give(entry, settlement, ordered=self._ordered)
             if released or self._ordered:
                 self._lane.nudge()
-        if lost:
-            raise LeaseLost(f"{lost} of {len(settlements)} deliveries do not belong to this session (any more)")
+        _check_lost(lost, len(settlements))
+
+    def note(self, notes: Notes) -> None:
+        """As Receiver.note."""
+        lost = 0
+        self._check()
+        with self._home.reached():
+            self._check()
+            for token, spent in notes:
+                entry = self._held.get(token)
+                if entry is None:
+                    lost += 1
+                else:
+                    entry.spent = spent
+        _check_lost(lost, len(notes))
 
     def wake(self) -> None:
         """As Receiver.wake."""
@@ -204,3 +227,8 @@ class MemoryReceiver:
             raise ClosedError("this receiver is closed")
         if self.lost:
             raise ConnectionLost(f"memory broker {self._home.name!r} was interrupted")
+
+
+def _check_lost(lost: int, asked: int) -> None:
+    if lost:
+        raise LeaseLost(f"{lost} of {asked} deliveries do not belong to this session (any more)")

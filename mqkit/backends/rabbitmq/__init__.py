@@ -1,8 +1,9 @@
 """The RabbitMQ backend: how it presents itself to mqkit. Imports no driver.
 
 The rooms: options (URL and topic options), fields, wire and frames (bytes), places and topology (names and what must
-exist), acknowledgements; all pure and for both colours. asynchronous (aio-pika's aiormq) stands on link, publishing
-and consuming; management asks the HTTP API.
+exist), acknowledgements, notes: pure. broker stands on link, publishing, consuming, noting and declaring, and these on
+channels, which aiormq_driver and pika_driver fulfil, and on stream; management asks the HTTP API. Two colours of it:
+asynchronous, on the app's loop; blocking, on a thread (io_thread).
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ SPEC = BackendSpec(
     example_url="amqp://guest:guest@localhost:5672/",
     capabilities=CAPABILITIES,
     asynchronous="mqkit.backends.rabbitmq.asynchronous:RabbitBackend",
+    blocking="mqkit.backends.rabbitmq.blocking:RabbitBackend",
     extra="mqkit[rabbitmq]",
 )
 

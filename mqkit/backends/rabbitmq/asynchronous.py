@@ -1,31 +1,10 @@
-"""The backend on aio-pika's aiormq: connects, opens sessions, declares, counts.
+"""The asynchronous colour: aiormq, which aio-pika stands on, as the driver, on the app's own event loop."""
 
-Two connections: one for senders, which RabbitMQ stops reading while it blocks publishers, and one for all else. A
-connection that was lost stays lost for its sessions; the next session that is opened makes a new one.
-"""
-
-import asyncio
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
-
-from aiormq.exceptions import ChannelNotFoundEntity
-
-from mqkit.backend import Capabilities, Counts, Notify, Subscription
-from mqkit.backends.rabbitmq import CAPABILITIES
-from mqkit.backends.rabbitmq.consuming import RabbitReceiver
-from mqkit.backends.rabbitmq.declaring import Declaring
-from mqkit.backends.rabbitmq.link import Link
-from mqkit.backends.rabbitmq.management import Management, groups
-from mqkit.backends.rabbitmq.options import parse_url, topic_options
-from mqkit.backends.rabbitmq.publishing import RabbitSender
-from mqkit.backends.rabbitmq.topology import wanted
-from mqkit.errors import ClosedError, ConfigurationError
-from mqkit.topology import STEPS, Finding, Topology, dead_name, group_name, retry_name
-
-Use: TypeAlias = Literal["sending", "receiving"]
+from mqkit.backends.rabbitmq import aiormq_driver
+from mqkit.backends.rabbitmq.broker import RabbitBroker
 
 
-class RabbitBackend:
+class RabbitBackend(RabbitBroker):
     """The Backend.
 
     Raises:
@@ -33,100 +12,4 @@ class RabbitBackend:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = parse_url(url)
-        self.capabilities: Capabilities = CAPABILITIES
-        self._management = Management(self.url)
-        self._links: dict[Use, Link] = {}
-        self._lost: list[Link] = []
-        self._connecting: asyncio.Lock = asyncio.Lock()
-        self._exchanges: dict[str, str] = {}
-        self._closed = False
-
-    async def connect(self, timeout: float) -> str:
-        """As Backend.connect."""
-        return (await self._link("receiving", timeout)).product
-
-    async def _link(self, use: Use, timeout: float | None = None) -> Link:
-        if self._closed:
-            raise ClosedError("this backend was closed")
-        async with self._connecting:
-            link = self._links.get(use)
-            if link is not None and link.lost is not None:
-                self._links.pop(use)
-                await link.close()
-                link = None
-            if link is None:
-                link = await Link.open(self.url, self.url.connection_timeout if timeout is None else timeout)
-                self._links[use] = link
-            return link
-
-    async def declare(self, topology: Topology) -> None:
-        """As Backend.declare."""
-        self._remember(topology)
-        await Declaring(await self._link("receiving"), self._management).declare(wanted(topology))
-
-    async def examine(self, topology: Topology) -> Sequence[Finding]:
-        """As Backend.examine."""
-        self._remember(topology)
-        return await Declaring(await self._link("receiving"), self._management).examine(wanted(topology))
-
-    def _remember(self, topology: Topology) -> None:
-        for need in topology.topics:
-            exchange = topic_options(need.options).exchange
-            if exchange is not None:
-                self._exchanges[need.name] = exchange
-
-    async def open_sender(self) -> RabbitSender:
-        """As Backend.open_sender."""
-        return RabbitSender(await self._link("sending"), self._exchanges, self.url.max_message_bytes)
-
-    async def open_receiver(self, subscription: Subscription, notify: Notify) -> RabbitReceiver:
-        """As Backend.open_receiver."""
-        receiver = RabbitReceiver(await self._link("receiving"), subscription, notify)
-        try:
-            await receiver.open()
-        except BaseException:
-            await receiver.close()
-            raise
-        return receiver
-
-    async def inspect(self, topic: str, group: str) -> Counts:
-        """As Backend.inspect."""
-        link = await self._link("receiving")
-        waiting = [retry_name(topic, group, delay) for delay in STEPS]
-        channel = await link.channel()
-        try:
-            async with link.calling():
-                queue = await channel.queue_declare(group_name(topic, group), passive=True)
-                dead, *steps = [
-                    (await channel.queue_declare(name, passive=True)).message_count or 0
-                    for name in (dead_name(topic, group), *waiting)
-                ]
-        except ChannelNotFoundEntity as error:
-            raise ConfigurationError(await self._no_group(topic, group)) from error
-        finally:
-            await link.drop(channel)
-        out = await self._in_flight(group_name(topic, group)) if queue.consumer_count else 0
-        return Counts(queue.message_count or 0, out, sum(steps), dead)
-
-    async def _in_flight(self, queue: str) -> int | None:
-        """Of a queue that has consumers; AMQP does not tell, and the management API is a few seconds late."""
-        known = await self._management.queue(queue)
-        return None if known is None else int(known.get("messages_unacknowledged", 0))
-
-    async def _no_group(self, topic: str, group: str) -> str:
-        names = [f"{one} of {of}" for of, one in await self.groups()]
-        known = f"; there is {', '.join(names)}" if names else ""
-        return f"RabbitMQ at {self.url.where} has no group {group!r} of topic {topic!r}{known}"
-
-    async def groups(self, topic: str | None = None) -> Sequence[tuple[str, str]]:
-        """As Backend.groups."""
-        queues = await self._management.queues()
-        return [found for found in groups(queues or {}) if topic is None or found[0] == topic]
-
-    async def close(self) -> None:
-        """As Backend.close."""
-        self._closed = True
-        links = [self._links.pop(use) for use in list(self._links)]
-        for link in links:
-            await link.close()
+        super().__init__(url, aiormq_driver.connect)

@@ -8,17 +8,16 @@ there what is released is held until nothing is with a handler, and then goes ba
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 
-from aiormq.abc import AbstractChannel, DeliveredMessage
-from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity
-
-from mqkit.backend import Notify, Settlement, Settlements, Subscription
+from mqkit.backend import Notes, Notify, Sender, Settlement, Settlements, Subscription
 from mqkit.backends.rabbitmq import frames, wire
 from mqkit.backends.rabbitmq.acknowledgements import acknowledgements
+from mqkit.backends.rabbitmq.channels import Channel, ChannelClosed, NotFound
 from mqkit.backends.rabbitmq.link import CLOSE_TIMEOUT, Link
+from mqkit.backends.rabbitmq.noting import Noting
 from mqkit.backends.rabbitmq.options import topic_options
 from mqkit.backends.rabbitmq.places import DELAYED
 from mqkit.backends.rabbitmq.turn import Turn
@@ -31,21 +30,27 @@ EPOCHS = count(1)
 SOON, STAND_BY = 0.02, 0.5
 """Seconds between the questions of a member that stands by: soon, if it has the claim, and only its predecessor's
 messages are not back yet."""
-PREFETCH_MAX = 65_535
+
+ROUNDS, ROUND = 4, 0.025
+"""How often, and for how many seconds each, the broker gets time for settlements before a channel is closed."""
 
 
 class RabbitReceiver:
     """The Receiver."""
 
-    def __init__(self, link: Link, subscription: Subscription, notify: Notify) -> None:
+    def __init__(
+        self, link: Link, subscription: Subscription, notify: Notify, open_sender: Callable[[], Awaitable[Sender]]
+    ) -> None:
         self.subscription = subscription
+        self._open_sender = open_sender
         self._link = link
         self._notify = notify
         self._loop = asyncio.get_running_loop()
         self._queue = ""
-        self._channel: AbstractChannel | None = None
+        self._channel: Channel | None = None
         self._consumer: str | None = None
         self._turn: Turn | None = None
+        self._notes: Noting | None = None
         self._epoch = 0
         self._asked = 0.0
         self._arrived: deque[tuple[int, tuple[str, str], bytes, bytes, bool]] = deque()
@@ -53,6 +58,8 @@ class RabbitReceiver:
         """Tags that are neither settled nor given back, ascending."""
         self._held: set[int] = set()
         """Tags that go back when all that was handed out is settled: in an ordered group only."""
+        self._told = False
+        """Whether anything was settled on this channel."""
         self._ended: ConnectionLost | None = None
         self._closed = False
         self._woken = False
@@ -76,10 +83,12 @@ class RabbitReceiver:
             self._queue = group_name(subscription.topic, subscription.group)
             if subscription.ordering == "key":
                 self._turn = Turn(self._link, self._queue)
+                self._notes = Noting(self._link, subscription, self._open_sender, self._end)
         await self._consume()
 
-    async def _open_channel(self) -> AbstractChannel:
+    async def _open_channel(self) -> Channel:
         self._channel = await self._link.channel(traffic=self)
+        self._told = False
         self._epoch = next(EPOCHS)
         return self._channel
 
@@ -90,12 +99,12 @@ class RabbitReceiver:
         try:
             async with self._link.calling():
                 declared = await self._channel.queue_declare("", exclusive=True, auto_delete=True)
-                self._queue = declared.queue or ""
+                self._queue = declared.queue
                 for key in options.keys:
                     await self._channel.queue_bind(self._queue, exchange, key)
                 if options.exchange_type != "fanout":
                     await self._channel.queue_bind(self._queue, DELAYED, self.subscription.topic)
-        except ChannelNotFoundEntity as error:
+        except NotFound as error:
             raise ConfigurationError(
                 f"there is no exchange {exchange!r} to listen to: declare the topic {self.subscription.topic!r} first"
             ) from error
@@ -106,18 +115,19 @@ class RabbitReceiver:
         try:
             if self._turn is not None and not await self._turn.take():
                 return
+            if self._notes is not None and not await self._notes.read():
+                return
             channel = self._channel or await self._open_channel()
             async with self._link.calling():
-                await channel.basic_qos(prefetch_count=min(self.subscription.prefetch, PREFETCH_MAX))
-                consumed = await channel.basic_consume(self._queue, _ignore)
-        except ChannelNotFoundEntity as error:
+                consumer = await self._link.consume(channel, self._queue, self.subscription.prefetch)
+        except NotFound as error:
             raise ConfigurationError(
                 f"there is no queue {self._queue!r}: declare group {self.subscription.group!r} of topic "
                 f"{self.subscription.topic!r} first (mqkit topology apply, or run with declare=True)"
             ) from error
         except ChannelClosed as error:
             raise ConnectionLost(f"RabbitMQ refused to consume from {self._queue!r}: {error}") from error
-        self._consumer = consumed.consumer_tag
+        self._consumer = consumer
         if self._turn is not None:
             self._notify("rebalance", f"works on {self._queue} from now on")
 
@@ -176,6 +186,17 @@ class RabbitReceiver:
                     continue
             await self._wait(left)
         self._woken = False
+        return self._take(limit)
+
+    def at_hand(self, limit: int) -> Sequence[Delivery]:
+        """What `receive` would return without waiting, for a caller on another thread than the loop's.
+
+        Nothing in an ordered group, where what may be handed out hangs upon more than what has arrived.
+        """
+        self._check()
+        return self._take(limit) if self._turn is None else ()
+
+    def _take(self, limit: int) -> list[Delivery]:
         arrived = self._arrived
         number = 0 if self._held else min(limit, len(arrived))
         return [self._delivery(*arrived.popleft()) for _ in range(number)]
@@ -210,7 +231,7 @@ class RabbitReceiver:
         subscription = self.subscription
         if subscription.source == "dead" and (deaths := content.headers.get("x-death")) is not None:
             content.properties["x-death"] = deaths  # why the broker itself put it there
-        return Delivery(
+        delivery = Delivery(
             message=wire.message(content, body, routing_key if by_publisher else None),
             token=(self._epoch, tag),
             topic=subscription.topic,
@@ -219,6 +240,7 @@ class RabbitReceiver:
             returned=exchange == "" and routing_key == self._queue,
             redelivered=before,
         )
+        return delivery if self._notes is None else self._notes.handed_out(delivery, redelivered=redelivered)
 
     async def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
@@ -226,18 +248,43 @@ class RabbitReceiver:
         asked: dict[int, Settlement] = {}
         stale = 0
         for token, settlement in settlements:
-            match token:
-                case (self._epoch, int(tag)) if tag in self._out and tag not in self._held:
-                    asked[tag] = settlement
-                case _:
-                    stale += 1
+            tag = self._tag(token)
+            if tag is None:
+                stale += 1
+            else:
+                asked[tag] = settlement
         self._tell(asked if self._turn is None else await self._hold(asked))
         self._link.stream.flush()
         if not self._link.stream.writable:
             await self._link.stream.wait_writable()
             self._check()
+        self._raise_if(stale)
+
+    def _tag(self, token: object) -> int | None:
+        """Of a delivery that belongs to this session."""
+        match token:
+            case (self._epoch, int(tag)) if tag in self._out and tag not in self._held:
+                return tag
+            case _:
+                return None
+
+    def _raise_if(self, stale: int) -> None:
         if stale:
             raise LeaseLost(f"{stale} deliveries of {self._queue!r} belong to this session no more")
+
+    async def note(self, notes: Notes) -> None:
+        """As Receiver.note.
+
+        Raises also:
+            BackendError: the session goes on, but some could not be noted in a few seconds: publishers are blocked.
+        """
+        self._check()
+        if self._notes is None:
+            raise ConfigurationError(f'notes are kept of a group with ordering="key", not of {self._queue!r}')
+        ours = [(token, spent) for token, spent in notes if self._tag(token) is not None]
+        await self._notes.write(ours)
+        self._check()
+        self._raise_if(len(notes) - len(ours))
 
     async def _hold(self, settled: Mapping[int, Settlement]) -> Mapping[int, Settlement]:
         """Those that can be told now; when nothing is with a handler any more, what is held goes back."""
@@ -252,25 +299,46 @@ class RabbitReceiver:
 
     async def _let_go(self) -> None:
         """Give back all that is out by closing the channel; `receive` opens another."""
+        if self._channel is not None and self._turn is not None and self._told and self._ended is None:
+            await self._await_settlements(self._channel)
         channel, self._channel, self._consumer = self._channel, None, None
         self._arrived.clear()
         self._held.clear()
         self._out.clear()
         self._asked = 0.0
+        if self._notes is not None:
+            self._notes.given_back()
         if channel is not None:
             self._link.stream.flush()
             await self._link.drop(channel)
+
+    async def _await_settlements(self, channel: Channel) -> None:
+        """Give RabbitMQ time to act on what was settled: it does not say when it has.
+
+        A channel keeps settlements back while more than 32 of its commands wait for a quorum queue, and forgets them
+        when it is closed (rabbit_fifo_client, 4.0 to 4.3). A cancel before would send them; but then what is out comes
+        back behind what waits (tried on 4.3.6).
+        """
+        self._link.stream.flush()
+        with suppress(Exception):
+            for _ in range(ROUNDS):
+                async with self._link.calling(CLOSE_TIMEOUT):
+                    await channel.queue_declare(self._queue, passive=True)
+                await asyncio.sleep(ROUND)
 
     def _tell(self, settled: Mapping[int, Settlement]) -> None:
         if not settled:
             return
         assert self._channel is not None
+        self._told = True
         number = self._channel.number
         for one in acknowledgements(self._out, settled):
             frame = frames.ack if one.settlement is Settlement.DONE else frames.give_back
             self._link.stream.write(frame(number, one.tag, multiple=one.multiple))
         for tag in settled:
             del self._out[tag]
+        if self._notes is not None:  # in an ordered group all that is told one by one is done
+            self._notes.done([(self._epoch, tag) for tag in settled])
 
     def wake(self) -> None:
         """As Receiver.wake."""
@@ -290,13 +358,11 @@ class RabbitReceiver:
         if self._channel is not None and self._turn is None and self._ended is None:
             with suppress(Exception):
                 async with asyncio.timeout(CLOSE_TIMEOUT):
-                    await self._channel.basic_cancel(self._consumer or "")
+                    await self._channel.cancel(self._consumer or "")
             self._tell(dict.fromkeys(self._out, Settlement.RELEASE))
         await self._let_go()
+        if self._notes is not None:
+            await self._notes.close()
         if self._turn is not None:
             with suppress(Exception):
                 await self._turn.leave()
-
-
-async def _ignore(message: DeliveredMessage) -> None:
-    """What aiormq would call, if it saw deliveries."""

@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from aiormq.abc import AbstractChannel
-from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
-
+from mqkit.backends.rabbitmq.channels import Channel, NotFound, PreconditionFailed
 from mqkit.backends.rabbitmq.link import Link
 from mqkit.backends.rabbitmq.management import Management
 from mqkit.backends.rabbitmq.topology import (
@@ -56,17 +54,17 @@ class Declaring:
                 [line for finding in different for line in finding.lines()],
             )
 
-    async def _declare_exchange(self, channel: AbstractChannel, exchange: Exchange) -> Finding | None:
+    async def _declare_exchange(self, channel: Channel, exchange: Exchange) -> Finding | None:
         try:
-            await channel.exchange_declare(exchange.name, exchange_type=exchange.type, durable=True)
-        except ChannelPreconditionFailed as error:
+            await channel.exchange_declare(exchange.name, exchange.type, durable=True)
+        except PreconditionFailed as error:
             return _differs("exchange", exchange.name, (), (difference(str(error), "exchange", exchange.name),))
         return None
 
-    async def _declare_queue(self, channel: AbstractChannel, queue: Queue) -> Finding | None:
+    async def _declare_queue(self, channel: Channel, queue: Queue) -> Finding | None:
         try:
             await channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
-        except ChannelPreconditionFailed as error:
+        except PreconditionFailed as error:
             found = await self._management.queue(queue.name)
             all_of_them = differences(queue, found.get("arguments", {})) if found is not None else ()
             return _differs("queue", queue.name, (), all_of_them or (difference(str(error), "queue", queue.name),))
@@ -93,7 +91,7 @@ class Declaring:
         findings += [_examined_binding(binding, bindings, missing) for binding in wanted.bindings]
         return findings
 
-    async def _each(self, items: Sequence[T], do: Callable[[AbstractChannel, T], Awaitable[R]]) -> list[R]:
+    async def _each(self, items: Sequence[T], do: Callable[[Channel, T], Awaitable[R]]) -> list[R]:
         """What `do` says to each of `items`, in their order; a channel that it lost is replaced."""
         left = list(reversed(list(enumerate(items))))
         results: dict[int, R] = {}
@@ -119,25 +117,25 @@ class Declaring:
         return [results[position] for position in range(len(items))]
 
 
-async def _bind(channel: AbstractChannel, binding: Binding) -> None:
+async def _bind(channel: Channel, binding: Binding) -> None:
     if binding.kind == "queue":
         await channel.queue_bind(binding.target, binding.exchange, binding.key)
     else:
-        await channel.exchange_bind(destination=binding.target, source=binding.exchange, routing_key=binding.key)
+        await channel.exchange_bind(binding.target, binding.exchange, binding.key)
 
 
-async def _look_for_exchange(channel: AbstractChannel, exchange: Exchange) -> Finding:
+async def _look_for_exchange(channel: Channel, exchange: Exchange) -> Finding:
     try:
         await channel.exchange_declare(exchange.name, passive=True)
-    except ChannelNotFoundEntity:
+    except NotFound:
         return Finding("exchange", exchange.name, "missing", exchange.settings)
     return Finding("exchange", exchange.name, "present", exchange.settings)
 
 
-async def _look_for_queue(channel: AbstractChannel, queue: Queue) -> Finding:
+async def _look_for_queue(channel: Channel, queue: Queue) -> Finding:
     try:
         await channel.queue_declare(queue.name, passive=True)
-    except ChannelNotFoundEntity:
+    except NotFound:
         return Finding("queue", queue.name, "missing", queue.settings)
     return Finding("queue", queue.name, "present", queue.settings)
 

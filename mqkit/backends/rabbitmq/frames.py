@@ -11,6 +11,8 @@ END = b"\xce"
 METHOD, HEADER, BODY = 1, 2, 3
 OVERHEAD = 8
 """Bytes of a frame that are not payload."""
+LARGEST = 131_072
+"""Bytes of a frame, at most, if neither side says something else: RabbitMQ's default."""
 
 CONNECTION_CLOSE = 0x000A0032
 CONNECTION_BLOCKED = 0x000A003C

@@ -7,14 +7,14 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 from mqkit.errors import ConfigurationError
 from mqkit.registry import masked
 
+Auth: TypeAlias = Literal["plain", "external"]
 ExchangeType: TypeAlias = Literal["fanout", "topic", "direct", "headers"]
 
 MAX_MESSAGE_BYTES = 16_777_216
 """RabbitMQ 4's own default limit. AMQP has no way to ask for the one that is configured."""
 PORTS = {"amqp": 5672, "amqps": 5671}
-DRIVER_OPTIONS = frozenset({"cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl", "auth", "name"})
-"""Handed to the driver as they are."""
-OPTIONS = DRIVER_OPTIONS | {"connection_timeout", "heartbeat", "management", "max_message_bytes"}
+TLS_OPTIONS = frozenset({"cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl"})
+OPTIONS = TLS_OPTIONS | {"auth", "name", "connection_timeout", "heartbeat", "management", "max_message_bytes"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +74,17 @@ class RabbitUrl:
     max_message_bytes: int = MAX_MESSAGE_BYTES
     management: str | None = field(default=None, repr=False)
     """Of the management API, with its credentials; None: guessed from host and credentials."""
-    driver: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    auth: Auth = "plain"
+    name: str | None = None
+    """Of the connection, for who looks at the broker."""
+    tls: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @property
     def amqp(self) -> str:
-        """For the driver, which knows a few of the options."""
+        """For aiormq, which knows a few of the options."""
         login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
-        query = urlencode((("heartbeat", str(self.heartbeat)), *self.driver))
+        named = () if self.name is None else (("name", self.name),)
+        query = urlencode((("heartbeat", str(self.heartbeat)), ("auth", self.auth), *named))
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{login}@{host}:{self.port}/{quote(self.vhost, safe='')}?{query}"
 
@@ -120,7 +124,9 @@ def parse_url(url: str) -> RabbitUrl:
         connection_timeout=_number(query, "connection_timeout", 10.0, 0.001, 86_400, shown),
         max_message_bytes=int(_number(query, "max_message_bytes", MAX_MESSAGE_BYTES, 1, 2**63, shown)),
         management=_management(query, parts),
-        driver=tuple((name, value) for name, value in query.items() if name in DRIVER_OPTIONS),
+        auth=_auth(query, shown),
+        name=query.get("name"),
+        tls=tuple((name, value) for name, value in query.items() if name in TLS_OPTIONS),
     )
 
 
@@ -135,6 +141,14 @@ def _number(query: dict[str, str], name: str, default: float, least: float, most
     if not least <= number <= most:
         raise ConfigurationError(f"{shown}: {name} is a number from {least:g} to {most:g}, not {text!r}")
     return number
+
+
+def _auth(query: dict[str, str], shown: str) -> Auth:
+    match query.get("auth", "plain").lower():
+        case "plain" | "external" as known:
+            return known
+        case other:
+            raise ConfigurationError(f"{shown}: auth is plain or external, not {other!r}")
 
 
 def _management(query: dict[str, str], parts: SplitResult) -> str | None:

@@ -21,6 +21,11 @@ def delay_exchange(delay: float) -> str:
     return f"mqkit.delay.{delay * 1000:.0f}ms"
 
 
+def notes_group(group: str) -> str:
+    """What stands for a group in the name of the queue of its notes (notes.py): no topic or group is called so."""
+    return f"{group}.retry.notes"
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a message is published to."""

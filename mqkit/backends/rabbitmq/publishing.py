@@ -8,10 +8,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aiormq.abc import AbstractChannel
-from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity
-
 from mqkit.backends.rabbitmq import frames, refusals, wire
+from mqkit.backends.rabbitmq.channels import Channel, ChannelClosed, NotFound
 from mqkit.backends.rabbitmq.fields import encode_short
 from mqkit.backends.rabbitmq.link import Link
 from mqkit.backends.rabbitmq.places import Place, nowhere, place
@@ -72,7 +70,7 @@ class Confirms:
 
     def __init__(self, link: Link, learn_limit: Callable[[int], None]) -> None:
         self.link = link
-        self.channel: AbstractChannel | None = None
+        self.channel: Channel | None = None
         self.usable = True
         self._learn_limit = learn_limit
         self._pending: dict[int, Sending] = {}
@@ -310,7 +308,7 @@ class RabbitSender:
                 async with self._link.calling():
                     await channel.exchange_declare(exchange, passive=True)
                 self._known.add(exchange)
-            except ChannelNotFoundEntity:
+            except NotFound:
                 missing[exchange] = refusals.no_exchange(exchange)
             except ChannelClosed:
                 pass  # there, but not ours to look at

@@ -1,20 +1,21 @@
-"""The stream of one connection, split into frames: those of messages go to their channel's owner, the rest to aiormq.
+"""The stream of one connection, split into frames: those of messages go to their channel's owner, the rest to a driver.
 
 Reading them here, in the transport's own callback, costs no task and no await for a frame; no property that a
-stranger chose can end the connection, as it would inside of aiormq; and a lost connection is known at once.
+stranger chose can end the connection, as it would inside of a client library; and a lost connection is known at once.
 """
 
 import asyncio
-from asyncio import AbstractEventLoop, StreamReader, StreamReaderProtocol, Transport
+from asyncio import AbstractEventLoop, Transport
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-from mqkit.backends.rabbitmq import frames
+from mqkit.backends.rabbitmq import frames, tls
 from mqkit.backends.rabbitmq.frames import short
+from mqkit.backends.rabbitmq.options import RabbitUrl
 from mqkit.errors import ConnectionLost
 
 SIGN_OF_LIFE = 2.0
-"""Seconds between the signs that tell aiormq, which watches for silence, that frames arrive."""
+"""Seconds between the signs that tell the driver, which watches for silence, that frames arrive."""
 
 
 class Traffic(Protocol):
@@ -57,18 +58,18 @@ class _Content:
     parts: list[bytes] = field(default_factory=list)
 
 
-class Frames(StreamReaderProtocol):
-    """Splits the stream into frames, and gives each to whom it concerns: a Traffic, or aiormq."""
+class Frames(asyncio.Protocol):
+    """Splits the stream into frames, and gives each to whom it concerns: a Traffic, or the driver."""
 
-    def __init__(self, reader: StreamReader, loop: AbstractEventLoop, where: str) -> None:
-        super().__init__(reader, loop=loop)
-        self.reader: StreamReader | None = reader
+    def __init__(self, loop: AbstractEventLoop, where: str, driver: asyncio.Protocol | None = None) -> None:
         self.loop = loop
         self.where = where
+        self.driver = driver or asyncio.Protocol()
+        """Hears of all that happens to the stream, and of the frames that are not messages."""
         self.transport: Transport | None = None
         self.traffic: dict[int, Traffic] = {}
         self.established = False
-        """The handshake is over, which is aiormq's alone."""
+        """The handshake is over, which is the driver's alone."""
         self.ended: ConnectionLost | None = None
         self.refusal: tuple[int, str] | None = None
         """Code and text with which the broker closed the connection."""
@@ -82,6 +83,18 @@ class Frames(StreamReaderProtocol):
         self._writable: asyncio.Event = asyncio.Event()
         self._writable.set()
 
+    async def dial(self, url: RabbitUrl, driver: asyncio.Protocol) -> Transport:
+        """Connect, for `driver`, which then shakes hands.
+
+        Raises:
+            ConfigurationError: about TLS.
+            OSError: nobody answers, or not as expected.
+        """
+        self.driver = driver
+        context = await self.loop.run_in_executor(None, tls.context, url)
+        transport, _ = await self.loop.create_connection(lambda: self, url.host, url.port, ssl=context)
+        return transport
+
     # --- reading
 
     def data_received(self, data: bytes) -> None:
@@ -90,8 +103,8 @@ class Frames(StreamReaderProtocol):
             data = self._rest + data
         at, end = 0, len(data)
         traffic, head = self.traffic, frames.HEAD.unpack_from
-        if data.startswith(b"AMQP"):  # the broker speaks another version: aiormq says so
-            self._feed(data)
+        if data.startswith(b"AMQP"):  # the broker speaks another version: the driver says so
+            self.driver.data_received(data)
             return
         while end - at >= frames.OVERHEAD:
             kind, number, size = head(data, at)
@@ -103,23 +116,19 @@ class Frames(StreamReaderProtocol):
                 if number == 0 and kind == frames.METHOD:
                     self._connection_method(data, at, following)
                 else:
-                    self._feed(data[at:following])
+                    self.driver.data_received(data[at:following])
             elif kind == frames.METHOD:
                 self._method(owner, number, data, at, following)
             elif number in self._contents:
                 self._content(owner, number, kind, data[at + 7 : following - 1])
             else:
-                self._feed(data[at:following])
+                self.driver.data_received(data[at:following])
             at = following
         self._rest = data[at:]
         now = self.loop.time()
         if self.established and now - self._sign > SIGN_OF_LIFE:
             self._sign = now
-            self._feed(frames.HEARTBEAT)
-
-    def _feed(self, data: bytes) -> None:
-        if self.reader is not None:
-            self.reader.feed_data(data)
+            self.driver.data_received(frames.HEARTBEAT)
 
     def _connection_method(self, data: bytes, at: int, following: int) -> None:
         method = frames.UINT32.unpack_from(data, at + 7)[0]
@@ -132,11 +141,11 @@ class Frames(StreamReaderProtocol):
         elif method == frames.CONNECTION_CLOSE:
             self.refusal = frames.reason(data, at + 11)
             if self.established and self.transport is not None:
-                # aiormq would log this twice, with a traceback, and end by way of its own tasks
+                # a driver would log this twice, with a traceback, and end in its own time
                 self.transport.write(frames.CONNECTION_CLOSE_OK)
                 self.transport.close()
                 return
-        self._feed(data[at:following])
+        self.driver.data_received(data[at:following])
 
     def _method(self, owner: Traffic, number: int, data: bytes, at: int, following: int) -> None:
         method = frames.UINT32.unpack_from(data, at + 7)[0]
@@ -152,7 +161,7 @@ class Frames(StreamReaderProtocol):
             owner.closed(*frames.reason(data, at + 11))
         elif method == frames.BASIC_CANCEL:
             owner.cancelled()
-        self._feed(data[at:following])
+        self.driver.data_received(data[at:following])
 
     def _content(self, owner: Traffic, number: int, kind: int, payload: bytes) -> None:
         content = self._contents[number]
@@ -203,13 +212,13 @@ class Frames(StreamReaderProtocol):
 
     def pause_writing(self) -> None:
         """As asyncio's."""
-        super().pause_writing()
+        self.driver.pause_writing()
         self.paused = True
         self._writable.clear()
 
     def resume_writing(self) -> None:
         """As asyncio's."""
-        super().resume_writing()
+        self.driver.resume_writing()
         self.paused = False
         self._settle_writable()
 
@@ -219,10 +228,15 @@ class Frames(StreamReaderProtocol):
 
     # --- beginning and end
 
+    def abort(self) -> None:
+        """Drop the connection, with all that is not sent yet."""
+        if self.transport is not None:
+            self.transport.abort()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As asyncio's."""
         self.transport = cast("Transport", transport)
-        super().connection_made(transport)
+        self.driver.connection_made(transport)
 
     def eof_received(self) -> bool:
         """As asyncio's: half a connection is none."""
@@ -234,12 +248,9 @@ class Frames(StreamReaderProtocol):
         self.ended = ConnectionLost(f"lost the connection to RabbitMQ at {self.where}: {why}")
         self.ended.__cause__ = exc
         self._settle_writable()
-        if self.established:
-            self._feed(frames.CONNECTION_CLOSE_OK)  # so that aiormq's reader ends in peace
         for owner in list(self.traffic.values()):
             owner.lost(self.ended)
         self.traffic.clear()
         self._contents.clear()
         self._out.clear()
-        super().connection_lost(None)
-        self.reader = None
+        self.driver.connection_lost(exc)

@@ -4,7 +4,7 @@ Every queue is a quorum queue whose messages can go nowhere but forward: dead-le
 mqkit reads, with overflow reject-publish, so no limit, time to live or policy of the broker drops one. RabbitMQ 4
 would drop after 20 deliveries (4.0 counts what is given back, too, as failed): x-delivery-limit is a billion, unless
 RabbitTopic sets it, and even then the message lands among the group's dead letters. Not -1, unlimited: with it, 4.0
-puts what is given back behind all that waits; with a limit, before it.
+puts what is given back behind all that waits; with a limit, before it. Notes (notes.py) alone expire.
 """
 
 import re
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from mqkit.backends.rabbitmq.options import RabbitTopic, topic_options
-from mqkit.backends.rabbitmq.places import DELAYED, delay_exchange
+from mqkit.backends.rabbitmq.places import DELAYED, delay_exchange, notes_group
 from mqkit.topology import STEPS, Difference, TopicNeed, Topology, dead_name, group_name, retry_name
 
 Argument: TypeAlias = str | int
@@ -21,6 +21,9 @@ NEVER = 1_000_000_000
 """Deliveries: a limit that no message reaches."""
 LONGEST_HOLD = 2**31 - 1
 """Milliseconds, 24 days. After 30 minutes, by default, RabbitMQ would end the session of a handler that still runs."""
+
+NOTES_KEPT = 28 * 86_400_000
+"""Milliseconds, longer than any message is held: after that a note is dropped that a crash left without its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,14 @@ def _group_queues(topic: str, group: str, options: RabbitTopic) -> Iterable[Queu
     )
     for delay in STEPS:
         yield _waiting(retry_name(topic, group, delay), delay, "", name, options)
+    yield _quorum(
+        group_name(topic, notes_group(group)),
+        options,
+        ("x-delivery-limit", NEVER),
+        ("x-message-ttl", NOTES_KEPT),
+        ("x-overflow", "reject-publish"),
+        held,
+    )
 
 
 def _waiting(name: str, delay: float, exchange: str, key: str | None, options: RabbitTopic) -> Queue:

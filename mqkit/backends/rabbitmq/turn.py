@@ -5,14 +5,17 @@ own queue is asked, too: it forgets a consumer in the same step in which it take
 next finds everything in its order.
 """
 
-from aiormq.exceptions import ChannelLockedResource
-
+from mqkit.backends.rabbitmq.channels import Channel, Locked
 from mqkit.backends.rabbitmq.link import Link
 
 
 def claim_name(queue: str) -> str:
     """Of the exclusive queue that stands for the turn."""
     return f"mqkit.turn.{queue}"
+
+
+ANSWERS = 3
+"""So many times in a row a queue must say that it has neither messages nor consumers."""
 
 
 class Turn:
@@ -34,11 +37,20 @@ class Turn:
                 await channel.queue_declare(self._claim, exclusive=True)
                 self.held = True
                 self._link.claims.add(self._claim)
-                return not (await channel.queue_declare(self._queue, passive=True)).consumer_count
-        except ChannelLockedResource:
+                return await self._free(channel)
+        except Locked:
             return False
         finally:
             await self._link.drop(channel)
+
+    async def _free(self, channel: Channel) -> bool:
+        """Whether the queue has no consumer. Zero and zero is also what it says when it was too busy to answer."""
+        found = await channel.queue_declare(self._queue, passive=True)
+        for _ in range(ANSWERS - 1):
+            if found.consumers or found.messages:
+                break
+            found = await channel.queue_declare(self._queue, passive=True)
+        return not found.consumers
 
     async def leave(self) -> None:
         """Let another take it."""

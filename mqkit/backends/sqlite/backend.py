@@ -33,7 +33,7 @@ class SQLiteBackend:
         turn = Presence.at(self._path).turn
         database = Database(self._path, turn, durable=True, patience=self._options.busy_timeout, create=create)
         try:
-            with mapped(self._path):
+            with mapped(self._path), database.used():
                 yield database
         finally:
             database.close()

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain, repeat
-from threading import Lock
+from threading import Lock, RLock
 from typing import Final
 from urllib.parse import quote
+from weakref import WeakSet
 
-from mqkit.backends.sqlite.schema import APPLICATION_ID, TABLES, VERSION
+from mqkit.backends.sqlite.schema import APPLICATION_ID, TABLES, UPGRADES, VERSION
 from mqkit.errors import (
     AuthenticationFailed,
     BackendError,
@@ -24,6 +25,8 @@ SLICE: Final = 0.25
 """Seconds that SQLite waits by itself where a reader must, as after a crash; and between two looks whether to stop."""
 PAUSES: Final = (0.0005, 0.001, 0.002, 0.003)
 """Seconds between two tries for the write lock. SQLite's own pauses grow to 100 ms: whoever lost once loses often."""
+STANDSTILL: Final = 5.0
+"""Seconds that a fork waits for one connection to be free."""
 WAL_BYTES: Final = 16 * 1024 * 1024
 """To which the write-ahead log is cut after it was longer."""
 
@@ -77,29 +80,53 @@ class Database:
     def __init__(self, path: str, turn: Lock, *, durable: bool, patience: float, create: bool = False) -> None:
         self.path = path
         self._turn = turn
+        self._durable = durable
         self._patience = patience
-        mode = "rwc" if create else "rw"
-        with mapped(path):
-            self.connection = sqlite3.connect(
-                f"file:{quote(path)}?mode={mode}",
-                uri=True,
-                timeout=SLICE,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            try:
-                self._prepare(durable=durable)
-                self._inode = self._identity()
-            except BaseException:
-                self.connection.close()
-                raise
+        self._connection: sqlite3.Connection | None = None
+        self._busy = RLock()
+        self.times_opened = 0
+        with FORKING:
+            OPEN.add(self)
+        with mapped(path), self._busy:
+            self._open(create=create)
+            self._inode = self._identity()
 
-    def _prepare(self, *, durable: bool) -> None:
+    def _open(self, *, create: bool) -> sqlite3.Connection:
+        connection = self._connection = sqlite3.connect(
+            f"file:{quote(self.path)}?mode={'rwc' if create else 'rw'}",
+            uri=True,
+            timeout=SLICE,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        self.times_opened += 1
+        try:
+            self._prepare()
+        except BaseException:
+            self._let_go()
+            raise
+        return connection
+
+    def used(self) -> AbstractContextManager[object]:
+        """A context for every use of the connection: the process is not forked meanwhile."""
+        return self._busy
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection; opened anew when the process was forked since it was last used."""
+        return self._connection or self._open(create=False)
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _prepare(self) -> None:
         deadline = time.monotonic() + self._patience
         while True:
             try:
                 if not self._checked():
-                    self._create()
+                    self._make()
                 mode = self.pragma("journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:
@@ -109,7 +136,7 @@ class Database:
                 time.sleep(0.005)
         if mode != "wal":
             raise ConfigurationError(f"{self.path}: no write-ahead log on this file system; use a local disk")
-        self.pragma(f"synchronous = {'FULL' if durable else 'NORMAL'}")
+        self.pragma(f"synchronous = {'FULL' if self._durable else 'NORMAL'}")
         self.pragma("fullfsync = ON")  # macOS: fsync alone leaves it in the disk's cache
         self.pragma(f"journal_size_limit = {WAL_BYTES}")
 
@@ -122,9 +149,11 @@ class Database:
             self.connection.rollback()
 
     def _ours(self) -> bool:
-        """Whether the tables are there; False for an empty file."""
-        application, version = self.pragma("application_id"), self.pragma("user_version")
+        """Whether the tables are there; False for an empty file, and for tables of a version that can be upgraded."""
+        application, version = self.pragma("application_id"), self.number("user_version")
         if application == APPLICATION_ID:
+            if version in UPGRADES:
+                return False
             if version != VERSION:
                 raise ConfigurationError(
                     f"{self.path} has tables of version {version}, this mqkit works with version {VERSION}; "
@@ -135,14 +164,15 @@ class Database:
             raise ConfigurationError(f"{self.path} is a database of something else; give mqkit a file of its own")
         return False
 
-    def _create(self) -> None:
-        self.pragma("auto_vacuum = INCREMENTAL")
+    def _make(self) -> None:
+        self.pragma("auto_vacuum = INCREMENTAL")  # without effect on a file that has tables
         self.pragma("journal_mode = WAL")
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             if not self._ours():
-                for table in TABLES:
-                    self.connection.execute(table)
+                version = self.number("user_version")
+                for statement in [UPGRADES[each] for each in range(version, VERSION)] if version else TABLES:
+                    self.connection.execute(statement)
                 self.pragma(f"application_id = {APPLICATION_ID}")
                 self.pragma(f"user_version = {VERSION}")
             self.connection.execute("COMMIT")
@@ -156,14 +186,25 @@ class Database:
 
     def pragma(self, text: str) -> object:
         """What `PRAGMA text` answers."""
-        row = self.connection.execute(f"PRAGMA {text}").fetchone()
-        return None if row is None else row[0]
+        with self._busy:
+            row = self.connection.execute(f"PRAGMA {text}").fetchone()
+            return None if row is None else row[0]
 
     def number(self, name: str) -> int:
         """The pragma of that name, one that is a number."""
         found = self.pragma(name)
         assert isinstance(found, int)
         return found
+
+    @contextmanager
+    def flushed(self) -> Iterator[None]:
+        """What is committed within is on the disk, also by a connection that is not durable."""
+        found = self.number("synchronous")
+        self.pragma("synchronous = FULL")
+        try:
+            yield
+        finally:
+            self.pragma(f"synchronous = {found}")
 
     @contextmanager
     def write(self, patience: float | None = None, stop: Callable[[], bool] = never) -> Iterator[bool]:
@@ -177,24 +218,25 @@ class Database:
         """
         deadline = time.monotonic() + (self._patience if patience is None else patience)
         self.check_file()
-        while not self._turn.acquire(timeout=SLICE):
-            if stop():
-                yield False
-                return
-            if time.monotonic() >= deadline:
-                raise ConnectionLost(f"{self.path} is being written to by this process for too long")
-        try:
-            if not self._begin(deadline, stop):
-                yield False
-                return
+        with self._busy:
+            while not self._turn.acquire(timeout=SLICE):
+                if stop():
+                    yield False
+                    return
+                if time.monotonic() >= deadline:
+                    raise ConnectionLost(f"{self.path} is being written to by this process for too long")
             try:
-                yield True
-                self.connection.execute("COMMIT")
-            except BaseException:
-                self.connection.rollback()
-                raise
-        finally:
-            self._turn.release()
+                if not self._begin(deadline, stop):
+                    yield False
+                    return
+                try:
+                    yield True
+                    self.connection.execute("COMMIT")
+                except BaseException:
+                    self.connection.rollback()
+                    raise
+            finally:
+                self._turn.release()
 
     def _begin(self, deadline: float, stop: Callable[[], bool]) -> bool:
         self.pragma("busy_timeout = 0")
@@ -225,5 +267,41 @@ class Database:
 
     def close(self) -> None:
         """Close the connection; idempotent; never raises."""
+        with FORKING:
+            OPEN.discard(self)
+        with suppress(sqlite3.Error), self._busy:
+            self._let_go()
+
+    def stand_still(self) -> bool:
+        """Close the connection until it is next used; False if it is in use for too long. `go_on` must follow."""
+        if not self._busy.acquire(timeout=STANDSTILL):
+            return False
         with suppress(sqlite3.Error):
-            self.connection.close()
+            self._let_go()
+        return True
+
+    def go_on(self) -> None:
+        """Let it be used again, by the thread that let it stand still."""
+        self._busy.release()
+
+
+# SQLite keeps its locks in the memory of the process, and a fork copies them as they are: a child would find the file
+# locked for ever by threads that it does not have. So nothing is open, and nobody is in SQLite, while a process forks.
+OPEN: WeakSet[Database] = WeakSet()
+FORKING: Final = RLock()
+_still: list[Database] = []
+
+
+def _before_fork() -> None:
+    FORKING.acquire()
+    _still.extend(database for database in tuple(OPEN) if database.stand_still())
+
+
+def _after_fork() -> None:
+    while _still:
+        _still.pop().go_on()
+    FORKING.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -82,14 +82,13 @@ class Presence:
     """This process at one file."""
 
     _all: ClassVar[dict[tuple[int, str], "Presence"]] = {}
-    _finding: ClassVar[Lock] = Lock()
 
     @classmethod
     def at(cls, path: str) -> "Presence":
         """The one of this process, also when the file is named in another way."""
         place = os.path.realpath(path)
-        with cls._finding:
-            return cls._all.setdefault((os.getpid(), place), cls(place))
+        # without a lock: the process may be forked while another thread holds it
+        return cls._all.setdefault((os.getpid(), place), cls(place))
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -132,8 +131,9 @@ class Presence:
 
     def roll_call(self, database: Database) -> None:
         """Give back what dead members hold."""
-        if not self._gone(database):
-            return
+        with database.used():
+            if not self._gone(database):
+                return
         with database.write():
             for number in self._gone(database):
                 dismiss(database.connection, number)
@@ -160,7 +160,7 @@ class Presence:
             try:
                 if database is None:
                     database = Database(self.path, self.turn, durable=False, patience=1)
-                seen = database.number("data_version")
+                seen = database.number("data_version"), database.times_opened
                 if seen != version:
                     version = seen
                     self.announce()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from mqkit.backend import Settlement, Settlements, Subscription
+from mqkit.backend import Notes, Settlement, Settlements, Subscription
 from mqkit.backends.sqlite.database import Database, mapped
 from mqkit.backends.sqlite.headers import load
 from mqkit.backends.sqlite.members import dismiss, enroll, forget, renew
@@ -33,7 +33,8 @@ _FREE_KEYS: Final = (
 )
 _LOOK: Final = "SELECT 1 FROM delivery AS d WHERE d.topic_group = :group AND d.state = :ready {free}LIMIT 1"
 _CLAIM: Final = (
-    "SELECT d.message, d.key, d.returned, d.times, m.body, m.headers, m.content_type, m.message_id, m.properties "
+    "SELECT d.message, d.key, d.returned, d.times, d.spent, "
+    "m.body, m.headers, m.content_type, m.message_id, m.properties "
     "FROM delivery AS d CROSS JOIN message AS m ON m.id = d.message "
     "WHERE d.topic_group = :group AND d.state = :ready AND d.message > :after {free}ORDER BY d.message LIMIT :room"
 )
@@ -49,6 +50,7 @@ _DONE: Final = "DELETE FROM delivery WHERE topic_group = ? AND state = ? AND mes
 _BACK: Final = (
     "UPDATE delivery SET state = ?, member = NULL WHERE topic_group = ? AND state = ? AND message = ? AND member = ?"
 )
+_NOTE: Final = "UPDATE delivery SET spent = ? WHERE topic_group = ? AND state = ? AND message = ? AND member = ?"
 
 
 class SQLiteReceiver:
@@ -136,22 +138,23 @@ class SQLiteReceiver:
             woken = self._woken  # then one look, without waiting: what is ready need not wait for another call
             self._database.check_file()
             now = time.monotonic()
-            if now >= self._renew_at:
-                with self._database.write(stop=self._is_woken) as begun:
-                    if begun:
-                        self._renew()
-            room = min(limit, self._subscription.prefetch - len(self._held))
-            until = min(deadline, self._renew_at)
-            if room > 0:
-                due = self._next_due()
-                if (due is not None and due <= time.time()) or self._anything():
-                    if found := self._claim(room):
-                        return found
+            with self._database.used():
+                if now >= self._renew_at:
+                    with self._database.write(stop=self._is_woken) as begun:
+                        if begun:
+                            self._renew()
+                room = min(limit, self._subscription.prefetch - len(self._held))
+                until = min(deadline, self._renew_at)
+                if room > 0:
                     due = self._next_due()
-                if self._dead:
-                    return ()
-                if due is not None:
-                    until = min(until, now + due - time.time())
+                    if (due is not None and due <= time.time()) or self._anything():
+                        if found := self._claim(room):
+                            return found
+                        due = self._next_due()
+                    if self._dead:
+                        return ()
+                    if due is not None:
+                        until = min(until, now + due - time.time())
             if woken or now >= deadline:
                 return ()
             try:
@@ -197,7 +200,7 @@ class SQLiteReceiver:
             for row in connection.execute(self._claim_sql, self._names(room=room - len(rows), after=after)):
                 after, key = row[:2]
                 seen += 1
-                size += len(row[4])
+                size += len(row[5])
                 if key is None or self._keys[key] < most:
                     self._keys[key] += 1
                     fresh.append(row)
@@ -216,6 +219,7 @@ class SQLiteReceiver:
         key: bytes | None,
         returned: int,
         times: int,
+        spent: int,
         body: bytes,
         headers: str | None,
         content_type: str | bytes | None,
@@ -226,7 +230,7 @@ class SQLiteReceiver:
         message = WireMessage(body, load(headers), key, _text(content_type), _text(message_id), load(properties))
         token = (self._number, number)
         self._held[token] = (number, key)
-        return Delivery(message, token, topic, group, f"{topic}#{number}", bool(returned), times, unique=True)
+        return Delivery(message, token, topic, group, f"{topic}#{number}", bool(returned), times, spent, unique=True)
 
     def _renew(self, *, only_look: bool = False) -> None:
         """Still be a member, in a transaction; or become one again, without what the old one held."""
@@ -261,9 +265,9 @@ class SQLiteReceiver:
                 done.append(mine)
             else:
                 back.append((self._ready, *mine))
-        connection = self._database.connection
         settled = 0
         with mapped(self._database.path), self._database.write():
+            connection = self._database.connection
             if done:
                 settled += connection.executemany(_DONE, done).rowcount
                 forget(connection, self._group, (number for _, _, number, _ in done))
@@ -273,9 +277,21 @@ class SQLiteReceiver:
                 self._renew()
         if back or self._ordered:
             self._presence.announce(self._group)
-        if settled < len(settlements):
-            lost = len(settlements) - settled
-            raise LeaseLost(f"{lost} of {len(settlements)} deliveries do not belong to this session (any more)")
+        _check_lost(len(settlements) - settled, len(settlements))
+
+    def note(self, notes: Notes) -> None:
+        """As Receiver.note; the disk has them when it returns."""
+        self._check()
+        mine = [
+            (spent, self._group, self._claimed, self._held[token][0], self._number)
+            for token, spent in notes
+            if token in self._held
+        ]
+        noted = 0
+        with mapped(self._database.path), self._database.flushed(), self._database.write():
+            if mine:
+                noted = self._database.connection.executemany(_NOTE, mine).rowcount
+        _check_lost(len(notes) - noted, len(notes))
 
     def wake(self) -> None:
         """As Receiver.wake."""
@@ -304,6 +320,11 @@ class SQLiteReceiver:
     def _check(self) -> None:
         if self._closed:
             raise ClosedError("this receiver is closed")
+
+
+def _check_lost(lost: int, asked: int) -> None:
+    if lost:
+        raise LeaseLost(f"{lost} of {asked} deliveries do not belong to this session (any more)")
 
 
 def _text(value: str | bytes | None) -> str | None:

@@ -8,8 +8,8 @@ from typing import Final
 
 APPLICATION_ID: Final = 0x6D716B74
 """`mqkt`, in the file's header: this file is ours."""
-VERSION: Final = 1
-"""In the file's header: of these tables. Raise it with every change to them."""
+VERSION: Final = 2
+"""In the file's header: of these tables. Raise it with every change to them, and add the change to UPGRADES."""
 
 READY: Final = 0
 HELD: Final = 1
@@ -34,6 +34,7 @@ TABLES: Final = (
         content_type TEXT,
         message_id TEXT,
         properties TEXT)""",
+    # spent: what was last noted with it
     """CREATE TABLE delivery (
         topic_group INTEGER NOT NULL REFERENCES topic_group,
         state INTEGER NOT NULL,
@@ -43,6 +44,7 @@ TABLES: Final = (
         due REAL,
         returned INTEGER NOT NULL,
         times INTEGER NOT NULL DEFAULT 0,
+        spent INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (topic_group, state, message)) WITHOUT ROWID""",
     "CREATE INDEX delivery_due ON delivery (topic_group, due) WHERE state = 2",
     # the highest number that a message ever had: numbers are never used again
@@ -57,3 +59,6 @@ TABLES: Final = (
         lease REAL NOT NULL,
         expires REAL NOT NULL)""",
 )
+
+UPGRADES: Final = {1: "ALTER TABLE delivery ADD COLUMN spent INTEGER NOT NULL DEFAULT 0"}
+"""By the version that they start from. One who has the file open, with an earlier mqkit, must be able to go on."""

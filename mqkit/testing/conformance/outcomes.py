@@ -1,14 +1,17 @@
 """C. Outcomes: what a handler's return, or what it raised, does to its message."""
 
+import logging
 import time
+from threading import Barrier
 
 from mqkit.errors import BackendError, ClosedError, ConnectionLost
 from mqkit.message import Message
 from mqkit.retry import Retry
 from mqkit.signals import Reject, RetryLater, Skip
+from mqkit.testing.colours import LONGEST_CALL
 from mqkit.testing.conformance.suite import Suite
 from mqkit.testing.promises import promise
-from mqkit.testing.scene import Note, Scene, note
+from mqkit.testing.scene import Note, Scene, note, notes
 from mqkit.testing.service import idle
 
 QUICK = Retry(attempts=3, wait_initial=0, wait_max=0)
@@ -144,26 +147,28 @@ class Outcomes(Suite):
         (letter,) = service.wait_for_letters(topic, "billing", 1)
         assert (letter.reason, letter.attempts, letter.error_type) == ("exhausted", 2, "TimeoutError")
         service.wait_until(lambda: service.record.done, "the other succeeds at its second attempt")
-        cancelled = service.record.calls(lambda call: call.outcome == "cancelled")
-        assert len(cancelled) == 3
-        assert all((call.ended or 0) - call.started >= 0.29 for call in cancelled)
+        overdue = service.record.calls(lambda call: call.outcome == service.overdue)
+        assert len(overdue) == 3
+        assert all((call.ended or time.monotonic()) - call.started >= 0.29 for call in overdue)
 
     @promise("C7")
     def test_what_is_not_the_messages_fault_costs_it_no_attempt(self, scene: Scene) -> None:
         topic = scene.topic()
         service = scene.service()
-        faults = iter([ConnectionLost("gone"), ClosedError("closed"), BackendError("refused")])
+        faults = [ConnectionLost("gone"), ClosedError("closed"), BackendError("refused")]
+        met: set[int] = set()
 
-        def meet_faults(_: Message[Note]) -> None:
-            fault = next(faults, None)
-            if fault is not None:
-                raise fault
+        def meet_a_fault(message: Message[Note]) -> None:
+            number = message.payload.number
+            if number not in met:
+                met.add(number)
+                raise faults[number]
 
-        service.subscribe(topic, "billing", meet_faults, retry=Retry(attempts=1))
-        service.start().publish(topic, note(1))
-        service.wait_until(lambda: service.record.done, "it succeeds")
+        service.subscribe(topic, "billing", meet_a_fault, retry=Retry(attempts=1))
+        service.start().publish_many(topic, notes(range(len(faults))))
+        service.wait_until(lambda: len(service.record.done) == len(faults), "all succeed")
         service.wait_until_idle(topic, "billing")
-        assert [call.attempt for call in service.record.calls()] == [1, 1, 1, 1]
+        assert [call.attempt for call in service.record.calls()] == [1] * 2 * len(faults)
         assert not service.letters(topic, "billing")
 
     @promise("C8")
@@ -215,7 +220,7 @@ class Outcomes(Suite):
         assert letter.reason == "result"
         assert Note.model_validate_json(letter.body) == note(1)
 
-    @promise("C6")
+    @promise("C6", needs="cancel")
     def test_a_time_out_frees_its_place(self, scene: Scene) -> None:
         topic = scene.topic()
         service = scene.service()
@@ -231,3 +236,36 @@ class Outcomes(Suite):
         service.publish_many(topic, [note(0), note(1)])
         service.wait_until(lambda: service.record.done, "the next is handled")
         assert time.monotonic() - started >= 0.3
+
+    @promise("C6")
+    def test_a_plain_function_over_its_time_out_is_reported_and_keeps_its_place(self, scene: Scene) -> None:
+        topic = scene.topic()
+        service = scene.service()
+        gate, both, most = service.gate(), Barrier(2), [0]
+
+        def hold_first(message: Message[Note]) -> None:
+            most[0] = max(most[0], len(service.record.running))
+            if message.payload.number == 0 and message.attempt == 1:
+                gate.pass_through()
+            elif message.payload.number >= 10:
+                both.wait(LONGEST_CALL)
+            else:
+                time.sleep(0.02)
+
+        service.subscribe(topic, "billing", hold_first, plain=True, concurrency=2, timeout=0.5, retry=QUICK)
+        service.start()
+        stuck_id = service.publish(topic, note(0))
+        service.wait_until(lambda: service.record.events("stuck"), "its time is over")
+        service.publish_many(topic, notes(range(1, 8)))
+        service.wait_until(lambda: len(service.record.done) == 8, "all are handled, that one at its second attempt")
+        assert [(event.id, event.attempt) for event in service.record.events("stuck")] == [(stuck_id, 1)]
+        assert len(scene.log.about("stuck: ", f"id={stuck_id}", level=logging.WARNING)) == 1
+        assert [(event.id, event.attempt) for event in service.record.events("retry")] == [(stuck_id, 1)]
+        assert service.record.running == [note(0)]
+        assert most == [2], "it counts among those that run at once"
+        gate.open()
+        service.wait_until(lambda: not service.record.running, "it ends")
+        service.publish_many(topic, [note(10), note(11)])
+        service.wait_until(lambda: len(service.record.done) == 11, "its place is free again: two run at once")
+        service.wait_until_idle(topic, "billing")
+        assert not service.letters(topic, "billing")

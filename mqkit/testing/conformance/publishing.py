@@ -144,14 +144,26 @@ class Publishing(Suite):
 
     @promise("A8")
     def test_many_publish_at_once(self, scene: Scene) -> None:
-        topic = scene.topic()
+        topic = scene.topic(key="key")
         service = scene.service()
-        service.subscribe(topic, "billing")
+        ordered = scene.harness.capabilities.ordering
+        service.subscribe(topic, "billing", ordering="key" if ordered else "none")
         service.start()
+
+        def publish(key: str) -> dict[str, Note]:
+            payloads = [note(number, key) for number in range(12)]
+            ids = [service.publish(topic, payload) for payload in payloads[:4]]
+            ids += service.publish_many(topic, payloads[4:8])
+            ids += [service.publish(topic, payload) for payload in payloads[8:]]
+            return dict(zip(ids, payloads, strict=True))
+
         with ThreadPoolExecutor(16) as threads:
-            ids = list(threads.map(lambda number: service.publish(topic, note(number)), range(160)))
-        assert len(set(ids)) == len(ids)
-        service.wait_until(lambda: len(service.record.done) >= len(ids), "all are handled")
-        assert {call.message.id: call.payload.number for call in service.record.calls()} == {
-            each: number for number, each in enumerate(ids)
-        }
+            sent = dict(pair for each in threads.map(publish, [f"k{n}" for n in range(16)]) for pair in each.items())
+        assert len(sent) == 16 * 12, "each has an id of its own"
+        service.wait_until(lambda: len(service.record.done) >= len(sent), "all are handled")
+        calls = service.record.calls()
+        assert {call.message.id: call.payload for call in calls} == sent
+        if ordered:
+            for key in {payload.key for payload in sent.values()}:
+                seen = [call.payload.number for call in calls if call.payload.key == key]
+                assert list(dict.fromkeys(seen)) == list(range(12)), "what one thread sent is in its order"

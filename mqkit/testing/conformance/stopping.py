@@ -1,5 +1,7 @@
 """B9 and B11: how work ends, and what is delivered again after it."""
 
+import pytest
+
 from mqkit.message import Message
 from mqkit.testing.conformance.suite import Suite
 from mqkit.testing.promises import promise
@@ -44,7 +46,7 @@ class Stopping(Suite):
         first.start().publish(topic, note(1))
         first.wait_until(lambda: first.record.running, "it runs")
         first.stop()
-        assert [call.outcome for call in first.record.calls()] == ["cancelled"]
+        assert [call.outcome for call in first.record.calls()] == [first.overdue]
         second.start()
         second.wait_until(lambda: second.record.done, "the next gets it")
 
@@ -85,6 +87,27 @@ class Stopping(Suite):
         assert not worker.payloads("returned")
         service.start()
         service.wait_until(lambda: service.record.done == [1], "its message is not lost", 60)
+
+    @promise("B9", "C6", needs="persistent shared")
+    @pytest.mark.parametrize("timeout", [0.2, None])
+    def test_a_plain_function_that_never_ends_keeps_no_process(self, scene: Scene, timeout: float | None) -> None:
+        topic = scene.topic(int)
+        options = {"timeout": timeout}
+        worker = scene.worker(topic, "billing", gated=True, plain=True, options=options, retry={"attempts": 1}, grace=1)
+        worker.wait_for("started")
+        service = scene.service()
+        service.subscribe(topic, "billing")
+        service.open().publish(topic, 1)
+        worker.wait_for("dead-letter" if timeout else "called")
+        worker.terminate()
+        assert worker.wait(10) == 0
+        assert not worker.payloads("returned")
+        assert len(worker.facts("stuck")) == (1 if timeout else 0)
+        service.start()
+        if timeout:
+            assert [letter.error_type for letter in service.letters(topic, "billing")] == ["TimeoutError"]
+        else:
+            service.wait_until(lambda: service.record.done == [1], "its message is not lost", 60)
 
     @promise("B11")
     def test_nothing_that_was_finished_comes_again_after_a_stop(self, scene: Scene) -> None:

@@ -42,7 +42,7 @@ def test_an_attribute_of_an_attribute_can_be_named(module: str) -> None:
 def test_a_url_goes_before_the_one_in_the_code(module: str) -> None:
     app = load_app(f"{module}:services.shop", "memory://")
     assert app.settings.url == "memory://"
-    assert app.arguments["url"] == "memory://"
+    assert app.engine.arguments["url"] == "memory://"
 
 
 def test_the_topics_of_an_app_are_those_of_its_module_and_of_its_handlers(module: str) -> None:

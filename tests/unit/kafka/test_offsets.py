@@ -6,15 +6,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqkit.backends.kafka.offsets import LONGEST, MOST_MARKS, Progress, Tracker, decode, encode, lost, merged, runs
+from mqkit.backends.kafka.offsets import (
+    LONGEST,
+    MOST_MARKS,
+    NOTED,
+    PREFIX,
+    Progress,
+    Tracker,
+    decode,
+    encode,
+    lost,
+    merged,
+    runs,
+)
 
 OFFSETS = st.integers(0, 2**62)
 
 
 @st.composite
-def progresses(draw: st.DrawFn, most: int = 300) -> Progress:
+def progresses(draw: st.DrawFn, most: int = 300, least_noted: int = 0) -> Progress:
     low = draw(OFFSETS)
-    gaps = draw(st.lists(st.integers(1, 50), max_size=most))
+    gaps = draw(st.lists(st.integers(1, 50), min_size=least_noted, max_size=most))
     unfinished = [low] if gaps else []
     for gap in gaps[1:]:
         unfinished.append(unfinished[-1] + gap)
@@ -24,13 +36,48 @@ def progresses(draw: st.DrawFn, most: int = 300) -> Progress:
         limit += draw(st.integers(1, 1000))
         marks.append((limit, count))
     reserved = draw(st.one_of(st.just(0), st.integers(low + 1, low + 100_000)))
-    return Progress(position, tuple(unfinished), draw(st.integers(0, 1000)), reserved, tuple(marks))
+    noted = draw(st.sets(st.sampled_from(unfinished), min_size=least_noted)) if unfinished else set[int]()
+    notes = tuple((offset, draw(st.integers(0, 2**40))) for offset in sorted(noted))
+    return Progress(position, tuple(unfinished), draw(st.integers(0, 1000)), reserved, tuple(marks), notes)
 
 
 @given(progresses())
 def test_what_was_committed_is_read_back(progress: Progress) -> None:
     assert decode(progress.low, encode(progress)) == progress
     assert decode(progress.low, encode(progress) + "\0") == progress, "the driver ends it with a NUL"
+
+
+@pytest.mark.parametrize(
+    ("notes", "metadata"),
+    [((), "mqkit1:AoABAgMCBgEKAAIDAQ"), (((1001, 3), (1005, 1)), "mqkit2:AoABAgMCBgECAQMEAQoAAgMB")],
+)
+def test_what_earlier_versions_wrote_is_read_and_still_written_where_it_says_all(
+    notes: tuple[tuple[int, int], ...], metadata: str
+) -> None:
+    progress = Progress(1010, (1000, 1001, 1005), 2, 1128, ((1003, 2), (1006, 1)), notes)
+    assert encode(progress) == metadata
+    assert decode(1000, metadata) == progress
+
+
+@given(progresses(most=60, least_noted=20), st.integers(150, 400))
+def test_notes_are_the_last_to_be_given_up(progress: Progress, longest: int) -> None:
+    read = decode(progress.low, encode(progress, longest))
+    assert read.notes == progress.notes[: len(read.notes)]
+    if read.notes != progress.notes:
+        assert len(encode(progress, longest)) > longest - 60, "there was no room"
+        assert len(list(runs(read.unfinished))) < 20, "what is finished was given up before"
+
+
+@pytest.mark.parametrize(("messages", "kept"), [(900, 900), (2000, 1000)])
+def test_so_many_notes_fit_in(messages: int, kept: int) -> None:
+    unfinished = tuple(range(5000, 5000 + messages * 90, 90))
+    progress = Progress(unfinished[-1] + 1, unfinished, notes=tuple((offset, 7) for offset in unfinished))
+    metadata = encode(progress)
+    read = decode(5000, metadata)
+    assert len(metadata) <= LONGEST
+    assert len(read.notes) >= kept
+    assert read.notes == progress.notes[: len(read.notes)]
+    assert read.position > 5000, "and something is left to tell what is finished"
 
 
 @given(progresses(most=3000), st.integers(0, LONGEST))
@@ -53,15 +100,27 @@ def test_thousands_of_scattered_messages_overflow_the_metadata_and_are_cut() -> 
 
 @pytest.mark.parametrize(
     "metadata",
-    [None, "", "\0", "kafka-streams:1", "mqkit1:", "mqkit1:!!!", "mqkit1:AAAA", "mqkit1:" + "_" * 400, "mqkit1:é"],
+    [
+        None,
+        "",
+        "\0",
+        "kafka-streams:1",
+        "mqkit1:",
+        "mqkit1:!!!",
+        "mqkit1:AAAA",
+        "mqkit1:" + "_" * 400,
+        "mqkit1:é",
+        "mqkit2:AAAA_w",
+        "mqkit3:AAAA",
+    ],
 )
 def test_metadata_of_others_says_nothing(metadata: str | None) -> None:
     assert decode(17, metadata) == Progress(17)
 
 
-@given(st.text(max_size=60), OFFSETS)
-def test_no_metadata_can_do_harm(text: str, low: int) -> None:
-    read = decode(low, "mqkit1:" + text)
+@given(st.sampled_from([PREFIX, NOTED]), st.text(max_size=60), OFFSETS)
+def test_no_metadata_can_do_harm(prefix: str, text: str, low: int) -> None:
+    read = decode(low, prefix + text)
     assert read.low == low
     assert list(read.unfinished) == sorted(set(read.unfinished))
     assert len(read.unfinished) <= 1_000_000
@@ -99,6 +158,35 @@ def test_a_commit_never_passes_what_is_unfinished_and_a_restart_repeats_nothing_
             low = tracker.progress().low
             assert finished >= {known for known in log if known < low}
             assert not set(tracker.progress().unfinished) & finished
+
+
+def test_a_note_stays_until_its_record_is_finished_whoever_owns_the_partition() -> None:
+    tracker = Tracker(None)
+    for offset in (10, 11, 12):
+        tracker.take(offset)
+    assert tracker.note(12, 1)
+    assert tracker.note(11, 2)
+    assert tracker.note(12, 3)
+    assert not tracker.note(13, 1), "it was not taken"
+    assert tracker.progress().notes == ((11, 2), (12, 3))
+    progress = tracker.progress()
+    again = Tracker(decode(progress.low, encode(progress)))
+    assert all(again.take(offset) for offset in (10, 11, 12))
+    assert again.notes == {11: 2, 12: 3}
+    again.finish(11)
+    assert not again.note(11, 4)
+    assert again.progress().notes == ((12, 3),)
+    again.finish(12)
+    assert again.progress() == Progress(13, (10,))
+
+
+def test_a_note_above_what_is_told_is_kept_and_one_on_a_record_that_is_gone_is_not() -> None:
+    tracker = Tracker(Progress(20, (10, 15), notes=((10, 1), (15, 2), (30, 3))))
+    assert tracker.take(15), "10 does not exist any more"
+    assert tracker.progress().notes == ((15, 2), (30, 3))
+    for offset in (20, 31):
+        tracker.take(offset)
+    assert tracker.progress().notes == ((15, 2),), "nor does 30"
 
 
 def test_finishing_twice_changes_nothing() -> None:
@@ -174,12 +262,17 @@ def test_merging_two_progresses_finishes_what_either_finished(data: st.DataObjec
     def one() -> tuple[Progress, set[int]]:
         position = data.draw(st.integers(0, 30))
         unfinished = sorted(data.draw(st.sets(st.integers(0, 29))) & set(range(position)))
-        return Progress(position, tuple(unfinished)), set(range(position)) - set(unfinished)
+        spent = data.draw(st.dictionaries(st.sampled_from(unfinished), st.integers(1, 9))) if unfinished else {}
+        notes = tuple(sorted(spent.items()))
+        return Progress(position, tuple(unfinished), notes=notes), set(range(position)) - set(unfinished)
 
     (first, done_first), (second, done_second) = one(), one()
     both = merged(first, second)
     assert both == merged(second, first)
     assert set(range(both.position)) - set(both.unfinished) == done_first | done_second
+    every = [note for note in (*first.notes, *second.notes) if note[0] in both.unfinished]
+    assert dict(both.notes) == {offset: max(n for o, n in every if o == offset) for offset, _ in every}
+    assert list(both.notes) == sorted(both.notes)
 
 
 @given(st.sets(st.integers(0, 60)))

@@ -22,21 +22,24 @@ def test_no_queue_can_drop_a_message() -> None:
         arguments = dict(queue.arguments)
         assert arguments["x-queue-type"] == "quorum"
         assert arguments["x-overflow"] == "reject-publish", queue.name
-        if not queue.name.endswith(".dlq"):
+        if queue.name.endswith(".notes"):
+            assert int(arguments["x-message-ttl"]) > int(arguments["x-consumer-timeout"])
+            assert "x-dead-letter-exchange" not in arguments
+        elif not queue.name.endswith(".dlq"):
             assert arguments["x-dead-letter-strategy"] == "at-least-once", queue.name
-        if "x-message-ttl" not in arguments:
+        if "x-message-ttl" not in arguments or queue.name.endswith(".notes"):
             assert arguments["x-delivery-limit"] == 1_000_000_000, queue.name
 
 
-def test_a_group_has_its_queue_its_dead_letters_and_a_queue_for_each_step() -> None:
+def test_a_group_has_its_queue_its_dead_letters_its_notes_and_a_queue_for_each_step() -> None:
     names = {queue.name for queue in wanted(NEED).queues if queue.name.startswith("shop.cds.")}
     steps = {f"shop.cds.billing.retry.{step * 1000:.0f}ms" for step in STEPS}
-    assert names == {"shop.cds.billing", "shop.cds.billing.dlq"} | steps
+    assert names == {"shop.cds.billing", "shop.cds.billing.dlq", "shop.cds.billing.retry.notes"} | steps
 
 
 def test_what_waits_goes_back_to_its_group_alone() -> None:
     for queue in wanted(NEED).queues:
-        if ".retry." in queue.name:
+        if ".retry." in queue.name and not queue.name.endswith(".notes"):
             arguments = dict(queue.arguments)
             assert (arguments["x-dead-letter-exchange"], arguments["x-dead-letter-routing-key"]) == (
                 "",
@@ -237,12 +240,13 @@ def test_an_unknown_option_lists_those_that_there_are_and_hides_the_password() -
 def test_a_url_is_read_with_all_it_says() -> None:
     url = parse_url(
         "amqps://u%40x:p%2Fw@h/team%2Fa?heartbeat=5&connection_timeout=2.5&max_message_bytes=99"
-        "&cafile=ca.pem&management=https://a:b@h:15671/rabbit/"
+        "&cafile=ca.pem&auth=EXTERNAL&name=shop&management=https://a:b@h:15671/rabbit/"
     )
     assert (url.host, url.port, url.user, url.password, url.vhost) == ("h", 5671, "u@x", "p/w", "team/a")
     assert (url.heartbeat, url.connection_timeout, url.max_message_bytes) == (5, 2.5, 99)
     assert url.management == "https://a:b@h:15671/rabbit"
-    assert url.amqp == "amqps://u%40x:p%2Fw@h:5671/team%2Fa?heartbeat=5&cafile=ca.pem"
+    assert (url.auth, url.name, url.tls) == ("external", "shop", (("cafile", "ca.pem"),))
+    assert url.amqp == "amqps://u%40x:p%2Fw@h:5671/team%2Fa?heartbeat=5&auth=external&name=shop"
     assert "p/w" not in repr(url)
     assert "a:b" not in repr(url)
 

@@ -1,0 +1,1 @@
+"""A web shop in FastAPI that also packs what it sells, in the same process: see web.py."""

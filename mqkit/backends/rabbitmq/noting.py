@@ -1,0 +1,203 @@
+"""Keeping notes at the broker (notes.py says which): a queue beside the group's, read by the member that has the turn.
+
+It holds all notes, unacknowledged, on a channel of its own, so that they are back when it is gone, and publishes new
+ones over the connection of senders: an alarm may stop that one, and must not stop acknowledgements.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+
+from mqkit.backend import Notes as Asked
+from mqkit.backend import Sender, Subscription
+from mqkit.backends.rabbitmq import frames, wire
+from mqkit.backends.rabbitmq.channels import Channel, ChannelClosed, NotFound
+from mqkit.backends.rabbitmq.link import CLOSE_TIMEOUT, PREFETCH_MAX, Link
+from mqkit.backends.rabbitmq.notes import Note, Notes
+from mqkit.backends.rabbitmq.places import notes_group
+from mqkit.errors import BackendError, ConfigurationError, ConnectionLost, PublishError
+from mqkit.message import Delivery, Outgoing, WireMessage
+from mqkit.topology import group_name
+
+WRITE_TIMEOUT = 5.0
+"""Seconds for a note to be confirmed: while an alarm is on, it is not."""
+OVERDUE = 2.0
+"""Seconds after which notes that were counted, and are not there any more, are not waited for: they expired."""
+
+
+class Noting:
+    """The notes of one session of an ordered group, and their channel. `ended` is told when that is lost."""
+
+    def __init__(
+        self,
+        link: Link,
+        subscription: Subscription,
+        open_sender: Callable[[], Awaitable[Sender]],
+        ended: Callable[[ConnectionLost], None],
+    ) -> None:
+        self._link = link
+        self._topic = subscription.topic
+        self._group = notes_group(subscription.group)
+        self._queue = group_name(self._topic, self._group)
+        self._open_sender = open_sender
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._notes = Notes()
+        self._channel: Channel | None = None
+        self._sender: Sender | None = None
+        self._counted = self._arrived = 0
+        self._since = 0.0
+        self._complete = False
+        self._arrival = asyncio.Event()
+
+    # --- reading
+
+    async def read(self) -> bool:
+        """Whether all notes that there are lie with us; to be asked, again and again, by whoever has the claim.
+
+        Raises:
+            ConfigurationError: the queue does not exist.
+            ConnectionLost: the session ended.
+        """
+        if self._complete:
+            return True
+        if self._channel is None and not await self._begin():
+            return False
+        for _ in range(2):  # what was under way to us at the first answer is here before the second
+            if not await self._all_on_their_way():
+                return False
+        overdue = self._loop.time() > self._since + OVERDUE
+        self._complete = overdue or self._arrived >= min(self._counted, PREFETCH_MAX)
+        return self._complete
+
+    async def _begin(self) -> bool:
+        """Consume, unless a predecessor still does: a queue that forgets one has taken its notes back."""
+        channel = await self._link.channel(traffic=self)
+        async with self._calling(channel):
+            found = await channel.queue_declare(self._queue, passive=True)
+            if found.consumers:
+                await self._stop(channel)
+                return False
+            self._channel = channel
+            self._counted, self._arrived = found.messages, 0
+            self._since = self._loop.time()
+            await self._link.consume(channel, self._queue, PREFETCH_MAX)
+        return True
+
+    async def _all_on_their_way(self) -> bool:
+        """Whether no note is left, and no predecessor.
+
+        Zero and zero is also what RabbitMQ says when it cannot tell: with us there is one consumer at least.
+        """
+        channel = self._channel
+        assert channel is not None
+        async with self._calling(channel):
+            found = await channel.queue_declare(self._queue, passive=True)
+        return found.consumers == 1 and (not found.messages or self._arrived >= PREFETCH_MAX)
+
+    @asynccontextmanager
+    async def _calling(self, channel: Channel) -> AsyncGenerator[None]:
+        try:
+            async with self._link.calling():
+                yield
+        except BaseException as error:
+            await self._stop(channel)
+            match error:
+                case NotFound():
+                    raise ConfigurationError(
+                        f"there is no queue {self._queue!r}: declare the topic {self._topic!r} again (mqkit topology "
+                        "apply, or run with declare=True)"
+                    ) from error
+                case ChannelClosed():
+                    raise ConnectionLost(f"RabbitMQ refused to consume from {self._queue!r}: {error}") from error
+                case _:
+                    raise
+
+    async def _stop(self, channel: Channel) -> None:
+        """Give back what was read."""
+        self._channel, self._notes = None, Notes()
+        await self._link.drop(channel)
+
+    # --- what the connection brings
+
+    def delivered(self, tag: int, where: tuple[str, str], header: bytes, body: bytes, *, redelivered: bool) -> None:
+        """As Traffic's."""
+        del where, body, redelivered
+        self._arrived += 1
+        self._acknowledge(self._notes.arrived(tag, wire.decode(header).headers))
+        self._arrival.set()
+
+    def cancelled(self) -> None:
+        """As Traffic's."""
+        self._ended(ConnectionLost(f"RabbitMQ ended the consumer: the queue {self._queue!r} was deleted or moved"))
+
+    def closed(self, code: int, text: str) -> None:
+        """As Traffic's."""
+        self._ended(ConnectionLost(f"RabbitMQ closed the channel of {self._queue!r}: {code} {text}"))
+
+    def lost(self, error: ConnectionLost) -> None:
+        """As Traffic's."""
+        self._arrival.set()
+        self._ended(error)
+
+    def confirmed(self, tag: int, *, multiple: bool, accepted: bool) -> None:
+        """As Traffic's: nothing is published here."""
+
+    def returned(self, text: str, exchange: str, routing_key: str, header: bytes) -> None:
+        """As Traffic's: nothing is published here."""
+
+    def _acknowledge(self, tags: Iterable[int]) -> None:
+        assert self._channel is not None
+        for tag in tags:
+            self._link.stream.write(frames.ack(self._channel.number, tag, multiple=False))
+
+    # --- the session's deliveries
+
+    def handed_out(self, delivery: Delivery, *, redelivered: bool) -> Delivery:
+        """`delivery` with what is noted of it."""
+        return self._notes.handed_out(delivery, redelivered=redelivered)
+
+    def done(self, tokens: Iterable[object]) -> None:
+        """These were acknowledged, as the last thing that was written to the connection."""
+        self._acknowledge(self._notes.done(tokens))
+
+    def given_back(self) -> None:
+        """All that was out is delivered again."""
+        self._notes.given_back()
+
+    async def write(self, asked: Asked) -> None:
+        """Return when these notes are safe.
+
+        Raises:
+            ConnectionLost: they may be safe or not.
+            BackendError: some are not, and the session goes on: RabbitMQ blocks publishers, or its queue is full.
+        """
+        if not asked:
+            return
+        written = [self._notes.write(token, spent) for token, spent in asked]
+        try:
+            if self._sender is None:
+                self._sender = await self._open_sender()
+            await self._sender.send([self._outgoing(note) for note in written], WRITE_TIMEOUT)
+        except PublishError as error:
+            for position in error.rejected:
+                self._notes.refused(written[position])
+            raise BackendError(f"attempts could not be noted in {self._queue!r}: {error}", retryable=True) from error
+
+    def _outgoing(self, note: Note) -> Outgoing:
+        message = WireMessage(b"", note.headers, id=f"{note.series}.{note.number}")
+        return Outgoing(message, self._topic, self._group)
+
+    async def close(self) -> None:
+        """Give all notes back; those that are done with and still under way are waited for. Never raises."""
+        channel = self._channel
+        if channel is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    while self._notes.owed and self._link.lost is None and not channel.is_closed:
+                        self._arrival.clear()
+                        await self._arrival.wait()
+            self._link.stream.flush()
+            await self._link.drop(channel)
+        if self._sender is not None:
+            await self._sender.close()

@@ -1,0 +1,230 @@
+"""`Ports` on an event loop."""
+
+import asyncio
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from inspect import isawaitable, iscoroutinefunction
+from typing import Any, TypeVar
+
+from mqkit.daemons import Daemons
+from mqkit.ports import HandlerTimeout
+
+T = TypeVar("T")
+
+
+class AsyncSignal:
+    """`Signal` on an event loop."""
+
+    __slots__ = ("_loop", "_up", "_waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._up = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """As Signal.set."""
+        self._up = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """As Signal.wait."""
+        if not self._up:
+            self._waiter = self._loop.create_future()
+            timer = None if timeout is None else self._loop.call_later(timeout, self._expire, self._waiter)
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        up, self._up = self._up, False
+        return up
+
+    @staticmethod
+    def _expire(waiter: asyncio.Future[None]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+
+class AsyncPromise:
+    """`Promise` on an event loop."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._future: asyncio.Future[None] = loop.create_future()
+
+    def resolve(self, error: Exception | None) -> None:
+        """As Promise.resolve."""
+        if self._future.done():
+            return
+        if error is None:
+            self._future.set_result(None)
+        else:
+            self._future.set_exception(error)
+            self._future.exception()  # read: a caller that was cancelled leaves nothing to complain about
+
+    async def result(self) -> None:
+        """As Promise.result."""
+        await self._future
+
+
+class AsyncJob:
+    """`Job` on an event loop."""
+
+    def __init__(self, task: "asyncio.Future[Any]") -> None:
+        self._task = task
+
+    async def join(self) -> None:
+        """As Job.join."""
+        try:
+            await asyncio.shield(self._task)
+        except asyncio.CancelledError:
+            if not self._task.cancelled():
+                raise
+
+    def cancel(self) -> None:
+        """As Job.cancel."""
+        self._task.cancel()
+
+
+class AsyncPorts:
+    """`Ports` on the running event loop. Plain functions run in threads."""
+
+    cancelled: type[BaseException] = asyncio.CancelledError
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._daemons = Daemons("mqkit-handler")
+        self._undo: list[Callable[[], object]] = []
+        self.monotonic = time.monotonic
+        self.now = time.time
+        self.draw = random.random
+
+    def signal(self) -> AsyncSignal:
+        """As Ports.signal."""
+        return AsyncSignal(self.loop)
+
+    def promise(self) -> AsyncPromise:
+        """As Ports.promise."""
+        return AsyncPromise(self.loop)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> AsyncJob:
+        """As Ports.spawn."""
+        return AsyncJob(self.loop.create_task(work, name=name))
+
+    async def apart(self, work: Coroutine[Any, Any, T]) -> T:
+        """As Ports.apart."""
+        return await work
+
+    def post(self, call: Callable[[], object]) -> None:
+        """As Ports.post."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(call)
+
+    def later(self, delay: float, call: Callable[[], object]) -> asyncio.TimerHandle:
+        """As Ports.later."""
+        return self.loop.call_later(delay, call)
+
+    async def call(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
+        """As Ports.call."""
+        try:
+            if not iscoroutinefunction(function):
+                return await self._in_thread(function, args, timeout)
+            if timeout is None:
+                return await function(*args)
+            return await _limited(function(*args), timeout)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():  # nobody asked for it: something inside was cancelled
+                raise RuntimeError("the handler was cancelled from inside") from error
+            raise
+
+    async def _in_thread(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
+        started = self.monotonic()
+        future: asyncio.Future[Any] = self.loop.create_future()
+        future.add_done_callback(_seen)
+
+        def run() -> None:
+            try:
+                finish = partial(_resolve, future, function(*args), None)
+            except BaseException as error:  # noqa: BLE001 - raised where the function was called
+                finish = partial(_resolve, future, None, error)
+            self.post(finish)
+
+        self._daemons.start(run)
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                result = await asyncio.shield(future)
+        except TimeoutError as error:
+            if timeout is not None and limit.expired():
+                raise HandlerTimeout(timeout, AsyncJob(future)) from error
+            raise
+        if not isawaitable(result):
+            return result
+        # an async function behind a plain decorator, or an object with an async __call__
+        return await _limited(result, timeout, self.monotonic() - started)
+
+    @contextmanager
+    def ending(self, stop: Callable[[], None]) -> Generator[None]:
+        """Call `stop` at the first SIGINT or SIGTERM inside this context; the second ends the process at once."""
+        caught = 0
+
+        def catch(number: int) -> None:
+            nonlocal caught
+            caught += 1
+            if caught > 1:
+                os._exit(128 + number)
+            stop()
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        here = threading.current_thread() is threading.main_thread()
+        for number in numbers if here else ():
+            self.loop.add_signal_handler(number, catch, number)
+        try:
+            yield
+        finally:
+            self._undo = [partial(self.loop.remove_signal_handler, number) for number in numbers if here]
+
+    def close(self) -> None:
+        """As Ports.close; signals do what they did before."""
+        for undo in self._undo:
+            undo()
+        self._daemons.close()
+
+
+async def _limited(result: Awaitable[Any], timeout: float | None, spent: float = 0.0) -> Any:
+    limit = asyncio.timeout(None if timeout is None else timeout - spent)
+    try:
+        async with limit:
+            return await result
+    except TimeoutError as error:
+        if timeout is not None and limit.expired():
+            raise HandlerTimeout(timeout) from error
+        raise
+
+
+def _resolve(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    elif isinstance(error, StopIteration):  # no future takes it
+        future.set_exception(RuntimeError("the handler raised StopIteration"))
+    else:
+        future.set_exception(error)
+
+
+def _seen(future: "asyncio.Future[Any]") -> None:
+    """Its error was looked at, whoever still waits for it."""
+    if not future.cancelled():
+        future.exception()

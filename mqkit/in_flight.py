@@ -1,0 +1,244 @@
+"""The deliveries that this process has, and how each stands: which may start, in which order, what became of it.
+
+`Lanes` decides who may start; it is plain data. `InFlight` is what the pump fills and empties; who runs the handlers
+is `workers.py`, or the user's own loop: `pull.py`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from mqkit.handler import Handler, Outcome
+from mqkit.message import Delivery
+from mqkit.ports import Ports, Timer
+from mqkit.verdict import Again, Release
+
+
+class Item:
+    """One delivery inside a worker process."""
+
+    __slots__ = ("delivery", "due", "epoch", "id", "key", "spent", "stale")
+
+    def __init__(self, delivery: Delivery, epoch: int, key: bytes | None) -> None:
+        self.delivery = delivery
+        self.epoch = epoch
+        self.key = key
+        self.spent = delivery.spent
+        """Attempts that happened in place."""
+        self.due = 0.0
+        """When it is repeated, on the monotonic clock."""
+        self.id: str | None = None
+        """Of the message, once it was read."""
+        self.stale = False
+        """Its session is gone: it will be delivered again, so nothing is repeated in place."""
+
+
+class Lanes:
+    """Which item may start next. Items of one key start in the order they came, one at a time."""
+
+    def __init__(self) -> None:
+        self._ready: deque[Item] = deque()
+        self._lanes: dict[bytes, deque[Item]] = {}
+        """For each key with an item that started or may start: those behind it."""
+        self._behind = 0
+
+    def __len__(self) -> int:
+        """Items that have not started, held ones aside."""
+        return len(self._ready) + self._behind
+
+    @property
+    def startable(self) -> int:
+        """Items that could start now."""
+        return len(self._ready)
+
+    def add(self, item: Item) -> None:
+        """`item` came in, after all others."""
+        if item.key is not None:
+            lane = self._lanes.get(item.key)
+            if lane is not None:
+                lane.append(item)
+                self._behind += 1
+                return
+            self._lanes[item.key] = deque()
+        self._ready.append(item)
+
+    def start(self) -> Item:
+        """The next item; IndexError if none may start."""
+        return self._ready.popleft()
+
+    def resume(self, item: Item) -> None:
+        """`item`, which had started, is to start again; its key stayed blocked."""
+        self._ready.append(item)
+
+    def finish(self, item: Item) -> None:
+        """`item` is over: the next of its key may start."""
+        if item.key is None:
+            return
+        lane = self._lanes[item.key]
+        if lane:
+            self._behind -= 1
+            self._ready.append(lane.popleft())
+        else:
+            del self._lanes[item.key]
+
+    def clear(self) -> list[Item]:
+        """Take out all that has not started, in an order that keeps each key's."""
+        left: list[Item] = []
+        for item in self._ready:
+            left.append(item)
+            if item.key is not None:
+                left.extend(self._lanes.pop(item.key))
+        self._ready.clear()
+        for lane in self._lanes.values():
+            left.extend(lane)
+            lane.clear()
+        self._behind = 0
+        return left
+
+
+class InFlight:
+    """Deliveries between the pump and whoever runs the handlers. All is called from within the orchestration.
+
+    An attempt that is to be repeated in place is held: its delivery stays with this process, and its key blocked. If
+    it counts, that is noted at the broker first (`notes`, `noted`).
+
+    Args:
+        handler: what they are for.
+        ports: the world.
+        on_news: called when there is something to collect, or to note.
+        on_again: called with the outcome of an attempt that is repeated in place.
+    """
+
+    def __init__(
+        self, handler: Handler, ports: Ports, *, on_news: Callable[[], None], on_again: Callable[[Outcome], None]
+    ) -> None:
+        self.handler = handler
+        self.on_startable: Callable[[], None] = lambda: None
+        """Called when something may start."""
+        self._ports = ports
+        self._ordered = handler.options.ordering == "key"
+        self._on_news = on_news
+        self._on_again = on_again
+        self._lanes = Lanes()
+        self._held: dict[Item, Timer | None] = {}
+        """Those that wait to be repeated; without a timer until they are noted."""
+        self._unnoted: list[Item] = []
+        self._running: set[Item] = set()
+        self._outcomes: list[Outcome] = []
+        self._stopped = False
+
+    def __len__(self) -> int:
+        """Deliveries that were submitted and not collected."""
+        return len(self._lanes) + len(self._held) + len(self._running) + len(self._outcomes)
+
+    @property
+    def running(self) -> int:
+        """How many were started and are not over."""
+        return len(self._running)
+
+    @property
+    def startable(self) -> int:
+        """How many may start now."""
+        return 0 if self._stopped else self._lanes.startable
+
+    # ---- the pump's side
+
+    def submit(self, deliveries: Iterable[Delivery], epoch: int) -> None:
+        """These came in."""
+        for delivery in deliveries:
+            self._lanes.add(Item(delivery, epoch, delivery.message.key if self._ordered else None))
+        self.on_startable()
+
+    def collect(self) -> list[Outcome]:
+        """What is over since the last call."""
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def notes(self) -> list[Item]:
+        """Whose attempts in place are to be noted at the broker; before what was collected is settled."""
+        items, self._unnoted = self._unnoted, []
+        return [item for item in items if not item.stale]
+
+    def noted(self, items: Iterable[Item]) -> None:
+        """These are: they may be repeated when their time comes."""
+        for item in items:
+            if item in self._held:
+                self._repeat(item)
+
+    def not_noted(self, items: Iterable[Item]) -> None:
+        """These are not: they wait on, and are to be noted another time."""
+        self._unnoted[:0] = items
+
+    def stop(self) -> None:
+        """Start nothing more: what has not started becomes a Release."""
+        self._stopped = True
+        for item in (*self._take_held(), *self._lanes.clear()):
+            self._put(item, self.handler.released(item.delivery))
+
+    def drop(self) -> None:
+        """Forget what has not started: its session is gone and it will be delivered again."""
+        self._take_held()
+        self._unnoted.clear()
+        self._lanes.clear()
+        for item in self._running:
+            item.stale = True
+
+    # ---- the side of who runs the handlers
+
+    def start(self) -> Item:
+        """The next that may start; IndexError if there is none."""
+        item = self._lanes.start()
+        self._running.add(item)
+        return item
+
+    def over(self, item: Item, outcome: Outcome) -> None:
+        """What became of an item that was started. Another of its key may be startable now: look."""
+        self._running.discard(item)
+        verdict = outcome.verdict
+        if isinstance(verdict, Again) and (not verdict.counted or item.key is not None) and not item.stale:
+            item.id = outcome.id or None
+            item.spent += verdict.counted
+            if verdict.counted:
+                self._unnoted.append(item)
+            if not self._stopped:
+                self._hold(item, verdict)
+                self._on_again(outcome)
+                return
+            outcome.verdict = Release()
+        self._lanes.finish(item)
+        self._put(item, outcome)
+
+    # ---- inside
+
+    def _put(self, item: Item, outcome: Outcome) -> None:
+        outcome.epoch = item.epoch
+        self._outcomes.append(outcome)
+        if len(self._outcomes) == 1:
+            self._on_news()
+
+    def _hold(self, item: Item, verdict: Again) -> None:
+        self._held[item] = None
+        item.due = self._ports.monotonic() + verdict.delay
+        if verdict.counted:
+            self._on_news()
+        else:
+            self._repeat(item)
+
+    def _repeat(self, item: Item) -> None:
+        delay = max(0.0, item.due - self._ports.monotonic())
+        self._held[item] = self._ports.later(delay, partial(self._resume, item))
+
+    def _resume(self, item: Item) -> None:
+        if item in self._held:
+            del self._held[item]
+            self._lanes.resume(item)
+            self.on_startable()
+
+    def _take_held(self) -> list[Item]:
+        held = list(self._held)
+        for item, timer in self._held.items():
+            if timer is not None:
+                timer.cancel()
+            self._lanes.finish(item)
+        self._held.clear()
+        return held
