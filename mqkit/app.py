@@ -46,7 +46,8 @@ class App:
     """A service that talks through messages, in plain code: handlers run in threads, any thread may publish.
 
     Use it as a context (`with app:`), or call `open` where that is awkward, as in a web worker. A process that is
-    forked while the app is open (gunicorn, multiprocessing) connects anew when it first uses it.
+    forked while the app is open (gunicorn, multiprocessing) connects anew when it first uses it. On Kafka do not fork
+    while another thread publishes for the first time: a child may then be unable to connect, rarely.
 
     Args:
         url: the broker; from `MQKIT_URL` or mqkit.toml if not given, else `sqlite:///mqkit.db`.

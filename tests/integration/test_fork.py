@@ -42,6 +42,8 @@ def test_a_fork_on_rabbitmq(scenario: str, rabbitmq_broker: Broker) -> None:
     runs(scenario, rabbitmq_broker.url)
 
 
-@EACH
+# Not "first": it forks while the parent's Kafka client makes its first connection, and of some 400 children one could
+# not connect for its 10 s. librdkafka was in the middle of something that the child can never end; we cannot know when.
+@pytest.mark.parametrize("scenario", [scenario for scenario in SCENARIOS if scenario != "first"])
 def test_a_fork_on_kafka(scenario: str, kafka_broker: Broker) -> None:
     runs(scenario, kafka_broker.url)
