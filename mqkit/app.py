@@ -274,7 +274,6 @@ class App:
         with self.working():
             with self._connected().ending(self.stop):
                 self._endings.get()
-            log.info("stopping: running handlers have up to %g s", self.engine.settings.grace)
 
     def stop(self) -> None:
         """Make `run` return; from any thread, and from a signal handler."""

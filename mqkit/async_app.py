@@ -191,7 +191,6 @@ class AsyncApp:
             self._stopping = ports.signal()
             with ports.ending(self.stop):
                 await self._stopping.wait()
-            log.info("stopping: running handlers have up to %g s", self.engine.settings.grace)
 
     def stop(self) -> None:
         """Make `run` return; from the loop's thread."""

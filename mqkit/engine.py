@@ -189,6 +189,7 @@ class Engine:
         jobs, self._jobs = self._jobs, []
         for pump in pumps:
             pump.stop()
+        log.info("stopping: running handlers have up to %g s", self.settings.grace)
         await joined(jobs)
 
     # ---- publishing

@@ -115,6 +115,8 @@ class InFlight:
         self.handler = handler
         self.on_startable: Callable[[], None] = lambda: None
         """Called when something may start."""
+        self.burst = 1
+        """How many are over before there is news; whoever takes from here sees to it that nothing waits for long."""
         self._ports = ports
         self._ordered = handler.options.ordering == "key"
         self._on_news = on_news
@@ -125,6 +127,8 @@ class InFlight:
         self._unnoted: list[Item] = []
         self._running: set[Item] = set()
         self._outcomes: list[Outcome] = []
+        self._told = False
+        """Whether there is news of these."""
         self._stopped = False
 
     def __len__(self) -> int:
@@ -152,6 +156,7 @@ class InFlight:
     def collect(self) -> list[Outcome]:
         """What is over since the last call."""
         outcomes, self._outcomes = self._outcomes, []
+        self._told = False
         return outcomes
 
     def notes(self) -> list[Item]:
@@ -208,13 +213,19 @@ class InFlight:
         self._lanes.finish(item)
         self._put(item, outcome)
 
+    def tell(self) -> None:
+        """What is over has waited long enough for more."""
+        if self._outcomes and not self._told:
+            self._told = True
+            self._on_news()
+
     # ---- inside
 
     def _put(self, item: Item, outcome: Outcome) -> None:
         outcome.epoch = item.epoch
         self._outcomes.append(outcome)
-        if len(self._outcomes) == 1:
-            self._on_news()
+        if len(self._outcomes) >= self.burst:
+            self.tell()
 
     def _hold(self, item: Item, verdict: Again) -> None:
         self._held[item] = None

@@ -100,6 +100,7 @@ class Pump:
     def stop(self) -> None:
         """Start no more handlers, let the running ones end within the grace, settle, and return from `run`."""
         self._stop = True
+        self._in_flight.stop()  # here and not in `run`: until that has its turn a handler may end, and another start
         self._stopping.set()
         self._wake()
 
@@ -123,7 +124,6 @@ class Pump:
             failures = 0 if self._lasted else failures
             await self._outage(lost, failures)
             failures += 1
-        self._in_flight.stop()
         await self._let_end()
         self._runner.cancel()
         self._event("stopped")
@@ -162,7 +162,6 @@ class Pump:
         while True:
             if self._stop and self._deadline is None:
                 self._deadline = self._ports.monotonic() + self._grace
-                self._in_flight.stop()
             room = 0 if self._stop else self._limit - len(self._in_flight) - len(self._unstored)
             deliveries = await receiver.receive(max(room, 0), self._patience())
             self.last_progress = self._ports.monotonic()

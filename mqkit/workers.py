@@ -1,18 +1,45 @@
-"""Jobs that run handlers: each takes what may start, one after the other, and ends when there is nothing."""
+"""Jobs that run handlers: each takes what may start, one after the other, and ends when there is nothing.
+
+While a handler is quick, one job does it all and the pump hears of many at once: handing over to another thread, or
+settling one by one, would cost more than the handler does. A look now and then sees to it that nothing waits for one
+that turns out slow.
+"""
 
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import count
-from typing import Protocol
+from typing import Final, Protocol
 
 from mqkit.handler import Outcome
 from mqkit.in_flight import InFlight, Item
-from mqkit.ports import Job, Ports
+from mqkit.ports import Job, Ports, Timer
 from mqkit.retry import failure
 from mqkit.verdict import Again
 
 log = logging.getLogger("mqkit")
+
+QUICK: Final = 0.0001
+"""Seconds: what takes longer is worth a job of its own."""
+LOOK: Final = 0.002
+"""Seconds for which messages may wait for a handler that is quick as a rule."""
+
+
+class Pace:
+    """Whether a handler is quick: nearly all of its last attempts were."""
+
+    def __init__(self) -> None:
+        self._slow = 0.0
+
+    def took(self, seconds: float) -> None:
+        """Another attempt did."""
+        self._slow += ((seconds > QUICK) - self._slow) / 16
+
+    @property
+    def quick(self) -> bool:
+        """Until the contrary is known."""
+        return self._slow < 0.25
 
 
 class Runner(Protocol):
@@ -40,18 +67,34 @@ class Workers:
         self._on_stuck = on_stuck
         self._jobs: dict[int, Job] = {}
         self._numbers = count()
+        self._pace = Pace()
+        self._burst = max(1, (self._concurrency + self._handler.options.prefetch) // 4)
+        self._attempts = 0
+        self._timer: Timer | None = None
         in_flight.on_startable = self._staff
 
     def cancel(self) -> None:
         """As Runner.cancel."""
         for job in list(self._jobs.values()):
             job.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _staff(self) -> None:
-        """Enough jobs for what may start."""
-        for _ in range(min(self._in_flight.startable, self._concurrency - len(self._jobs))):
+    def _staff(self, *, enough: bool = False) -> None:
+        """Begin with what may start: with one job while the handler is quick, else with as many as are of use."""
+        useful = min(self._in_flight.startable, self._concurrency - len(self._jobs))
+        one_will_do = self._pace.quick and not enough
+        for _ in range(min(useful, 0 if self._jobs else 1) if one_will_do else useful):
             number = next(self._numbers)
             self._jobs[number] = self._ports.spawn(self._work(number), f"mqkit {self._handler.name}")
+        if one_will_do and self._jobs and self._timer is None:
+            self._timer = self._ports.later(LOOK, partial(self._look, self._attempts))
+
+    def _look(self, before: int) -> None:
+        """Nothing waits for long: more jobs, if not one attempt ended meanwhile; the pump is told what is over."""
+        self._timer = None
+        self._in_flight.tell()
+        self._staff(enough=self._attempts == before)
 
     async def _work(self, number: int) -> None:
         try:
@@ -59,6 +102,7 @@ class Workers:
                 await self._attempt(self._in_flight.start())
         finally:
             self._jobs.pop(number, None)
+            self._in_flight.tell()
             self._staff()
 
     async def _attempt(self, item: Item) -> None:
@@ -77,6 +121,9 @@ class Workers:
             log.exception("a delivery of %s met an error in mqkit itself", item.delivery.topic)
             outcome.verdict = Again(1.0, failure(error), counted=False)
         finally:
+            self._attempts += 1
+            self._pace.took(outcome.seconds)
+            self._in_flight.burst = self._burst if self._pace.quick else 1
             self._in_flight.over(item, outcome)
         if still is not None:
             await _end_of(still)  # until then it counts among those that run at once

@@ -5,6 +5,7 @@ MQKIT_TEST_AMQP_URL and MQKIT_TEST_KAFKA_URL name brokers to use instead of star
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
@@ -79,6 +80,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         colour = item.callspec.params.get("colour", "") if hasattr(item, "callspec") else ""
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {colour}".strip()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why tests were skipped, a line for each reason. What a backend does not claim stands below the promises' table."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if not missing(report)]
+    for reason, times in Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped).items():
+        terminalreporter.write_line(f"skipped: {times} x {reason}")
+
+
+def missing(report: pytest.TestReport) -> object:
+    """What its backend lacks for it, if it is of the conformance suite."""
+    return dict(report.user_properties).get("missing")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

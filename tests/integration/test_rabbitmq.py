@@ -631,7 +631,7 @@ def test_a_restart_in_the_middle_loses_nothing_and_is_told_at_once(each: Site) -
         receiver = await session.receiver()
         found = await collect(receiver, 20)
         await settle(receiver, found[:10])
-        waiting = asyncio.create_task(receiver.receive(1, 60))
+        waiting = asyncio.create_task(receiver.receive(0, 60))
         await asyncio.to_thread(each.broker.restart)
         with pytest.raises(ConnectionLost, match="CONNECTION_FORCED"):
             await waiting

@@ -491,6 +491,26 @@ def test_stop_lets_running_handlers_end_and_gives_back_the_rest() -> None:
     assert works.kinds()[-1] == "stopped"
 
 
+def test_nothing_starts_between_stop_and_the_turn_of_the_pump() -> None:
+    gate = asyncio.Event()
+    called: list[Any] = []
+
+    async def handler(payload: Any, message: Message[Any]) -> None:
+        called.append(message.id)
+        await gate.wait()
+
+    async def work(works: Works) -> None:
+        for name in "abc":
+            works.backend.give(id=name)
+        await until(lambda: called)
+        gate.set()
+        works.pump.stop()  # the handler is ready to go on, before the pump hears of it
+
+    works = pumping(handler, work, concurrency=1)
+    assert called == ["a"]
+    assert sorted(works.backend.of("release")) == [2, 3]
+
+
 def test_a_failure_within_the_grace_is_stored_before_the_end() -> None:
     async def handler(payload: Any) -> None:
         await asyncio.sleep(2)
