@@ -271,9 +271,8 @@ class App:
             ConnectionLost: the broker is not there at the start. Later outages are waited out.
         """
         self.engine.require_handlers()
-        with self.working():
-            with self._connected().ending(self.stop):
-                self._endings.get()
+        with self.working(), self._connected().ending(self.stop):
+            self._endings.get()
 
     def stop(self) -> None:
         """Make `run` return; from any thread, and from a signal handler."""

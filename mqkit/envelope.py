@@ -6,16 +6,17 @@ group's own way back, so a publisher can forge nothing (F4). All else belongs to
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mqkit.errors import EncodeError, EnvelopeError
-from mqkit.message import Delivery, Headers, HeaderValue, WireMessage
+from mqkit.message import Delivery, Headers, HeaderValue, WireMessage, passing
 from mqkit.verdict import Failure
 
 PREFIXES = ("ce_", "cloudEvents_", "cloudEvents:", "ce-")
 """Kafka's binding; AMQP's, in both spellings it allows; HTTP's, for bridges that keep it."""
 ATTRIBUTES = frozenset({"specversion", "id", "source", "type", "time", "datacontenttype", "dataschema", "subject"})
+SPELLED = {prefix + attribute: attribute for prefix in PREFIXES for attribute in ATTRIBUTES}
+"""Attributes by header, as they are mostly written; their case does not matter."""
 OWN = "mqkit-"
 LONGEST_NAME = 255
 """Bytes of an id or a header's name: AMQP's short string."""
@@ -39,7 +40,7 @@ HANDLER = "mqkit-handler"
 SERVICE = "mqkit-service"
 
 
-@dataclass(frozen=True, slots=True)
+@passing
 class Envelope:
     """What stands on the outside of a message."""
 
@@ -139,7 +140,18 @@ def key_text(key: bytes | None) -> str | None:
     return None if key is None else key.decode("utf-8", "surrogateescape")
 
 
+def _attribute(name: str) -> str | None:
+    """Which attribute a header is, if it is one."""
+    for prefix in PREFIXES:
+        if name.startswith(prefix):
+            attribute = name[len(prefix) :].lower()
+            return attribute if attribute in ATTRIBUTES else None
+    return None
+
+
 def _text(name: str, value: HeaderValue) -> str:
+    if type(value) is str and len(value) <= LONGEST_ATTRIBUTE:  # as nearly always
+        return value
     if isinstance(value, bytes):
         try:
             value = value.decode()
@@ -189,25 +201,23 @@ def unseal(delivery: Delivery, *, new_id: str, now: float) -> Envelope:
     user: dict[str, HeaderValue] = {}
     own: dict[str, HeaderValue] = {}
     for name, value in delivery.message.headers.items():
-        if name.startswith(OWN):
+        attribute = SPELLED.get(name) or _attribute(name)
+        if attribute:
+            if value is not None and (text := _text(name, value)):
+                found[attribute] = text
+        elif name.startswith(OWN):
             own[name] = value
-            continue
-        for prefix in PREFIXES:
-            if name.startswith(prefix) and (attribute := name[len(prefix) :].lower()) in ATTRIBUTES:
-                if value is not None and (text := _text(name, value)):
-                    found[attribute] = text
-                break
         else:
             user[name] = value
     version = found.get("specversion", "1.0")
-    if version.split(".")[0] != "1":
+    if version != "1.0" and version.split(".")[0] != "1":
         raise EnvelopeError(f"CloudEvents version {version[:20]!r} is not known; 1.0 is")
     time = found.get("time")
     attempts = 0.0
     if delivery.returned and own.get(ATTEMPTS) is not None:
         attempts = _number(ATTEMPTS, _text(ATTEMPTS, own[ATTEMPTS]), 1e9)
     due = None
-    if own.get(DUE) is not None:
+    if own and own.get(DUE) is not None:
         due = _number(DUE, _text(DUE, own[DUE]), now + FURTHEST)
     return Envelope(
         id=found.get("id") or fallback_id(delivery) or new_id,

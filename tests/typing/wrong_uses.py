@@ -5,6 +5,7 @@ from collections.abc import Generator
 from pydantic import BaseModel
 
 from mqkit import App, AsyncApp, Event, Message, Topic
+from mqkit.message import WireMessage
 
 
 class Purchase(BaseModel):
@@ -200,3 +201,8 @@ async def plain_app_in_a_loop() -> None:
     async with plain_app:  # error
         pass
     await plain_app.publish(purchases, Purchase(customer="ann"))  # error
+
+
+def change(message: Message[Purchase], wire: WireMessage) -> None:
+    message.id = "other"  # error
+    wire.body = b""  # error

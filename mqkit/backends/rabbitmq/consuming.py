@@ -47,6 +47,7 @@ class RabbitReceiver:
         self._notify = notify
         self._loop = asyncio.get_running_loop()
         self._queue = ""
+        self._origin = ""
         self._channel: Channel | None = None
         self._consumer: str | None = None
         self._turn: Turn | None = None
@@ -128,6 +129,7 @@ class RabbitReceiver:
         except ChannelClosed as error:
             raise ConnectionLost(f"RabbitMQ refused to consume from {self._queue!r}: {error}") from error
         self._consumer = consumer
+        self._origin = f"queue {self._queue}"
         if self._turn is not None:
             self._notify("rebalance", f"works on {self._queue} from now on")
 
@@ -236,7 +238,7 @@ class RabbitReceiver:
             token=(self._epoch, tag),
             topic=subscription.topic,
             group=subscription.group,
-            origin=f"queue {self._queue}" if subscription.source != "tail" else f"exchange {exchange}",
+            origin=self._origin if subscription.source != "tail" else f"exchange {exchange}",
             returned=exchange == "" and routing_key == self._queue,
             redelivered=before,
         )
@@ -262,11 +264,10 @@ class RabbitReceiver:
 
     def _tag(self, token: object) -> int | None:
         """Of a delivery that belongs to this session."""
-        match token:
-            case (self._epoch, int(tag)) if tag in self._out and tag not in self._held:
-                return tag
-            case _:
-                return None
+        assert isinstance(token, tuple)
+        epoch, tag = token
+        ours = epoch == self._epoch and tag in self._out and tag not in self._held
+        return tag if ours else None
 
     def _raise_if(self, stale: int) -> None:
         if stale:

@@ -17,6 +17,7 @@ from mqkit.message import HeaderValue
 DEEPEST = 32
 """Levels of tables and arrays within each other that are read; deeper ones stay as their bytes."""
 
+LONG_STRING = ord("S")
 UINT32 = Struct(">I")
 INT32 = Struct(">i")
 INT64 = Struct(">q")
@@ -66,7 +67,12 @@ def decode_table(data: bytes, start: int = 0, depth: int = 0) -> dict[str, Heade
     while at < end:
         value_at = at + 1 + data[at]
         name = data[at + 1 : value_at].decode("utf-8", "surrogateescape")
-        table[name], at = _decode(data, value_at, depth)
+        if data[value_at] == LONG_STRING:  # as nearly every header is
+            begin = value_at + 5
+            at = begin + UINT32.unpack_from(data, value_at + 1)[0]
+            table[name] = data[begin:at].decode("utf-8", "surrogateescape")
+        else:
+            table[name], at = _decode(data, value_at, depth)
     return table
 
 
@@ -74,7 +80,7 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[HeaderValue, int]:
     """The value whose type stands at `at`, and where the next begins."""
     kind = data[at]
     at += 1
-    if kind == 0x53:  # S: a long string
+    if kind == LONG_STRING:
         end = at + 4 + UINT32.unpack_from(data, at)[0]
         return data[at + 4 : end].decode("utf-8", "surrogateescape"), end
     if kind in NUMBERS:

@@ -7,8 +7,8 @@ user id, CC.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from struct import Struct
 
 from mqkit.backends.rabbitmq.fields import (
@@ -21,7 +21,7 @@ from mqkit.backends.rabbitmq.fields import (
     timestamp,
 )
 from mqkit.errors import EncodeError
-from mqkit.message import HeaderValue, WireMessage
+from mqkit.message import HeaderValue, WireMessage, passing
 
 KEY = "cloudEvents_partitionkey"
 PERSISTENT = b"\x02"
@@ -57,7 +57,7 @@ UNREADABLE = "amqp-headers"
 """The header that holds a header table which is none."""
 
 
-@dataclass(frozen=True, slots=True)
+@passing
 class Content:
     """What stood in a content header."""
 
@@ -135,10 +135,8 @@ def decode(payload: bytes) -> Content:
     at = CONTENT.size
     headers: dict[str, HeaderValue] = {}
     properties: dict[str, HeaderValue] = {}
-    for flag, name in NAMES:
-        if not flags & flag:
-            continue
-        if flag == HEADERS:
+    for name in _present(flags):
+        if name == "headers":
             end = at + 4 + int.from_bytes(payload[at : at + 4])
             try:
                 headers = decode_table(payload, at)
@@ -156,6 +154,12 @@ def decode(payload: bytes) -> Content:
             properties[name] = payload[at + 1 : end].decode("utf-8", "surrogateescape")
             at = end
     return Content(headers, properties)
+
+
+@lru_cache(256)
+def _present(flags: int) -> tuple[str, ...]:
+    """Which properties follow."""
+    return tuple(name for flag, name in NAMES if flags & flag)
 
 
 def message_id(payload: bytes) -> str | None:
