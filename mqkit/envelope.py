@@ -150,8 +150,8 @@ def _attribute(name: str) -> str | None:
 
 
 def _text(name: str, value: HeaderValue) -> str:
-    if type(value) is str and len(value) <= LONGEST_ATTRIBUTE:  # as nearly always
-        return value
+    if value is None:
+        return ""
     if isinstance(value, bytes):
         try:
             value = value.decode()
@@ -203,7 +203,8 @@ def unseal(delivery: Delivery, *, new_id: str, now: float) -> Envelope:
     for name, value in delivery.message.headers.items():
         attribute = SPELLED.get(name) or _attribute(name)
         if attribute:
-            if value is not None and (text := _text(name, value)):
+            text = value if type(value) is str and len(value) <= LONGEST_ATTRIBUTE else _text(name, value)
+            if text:
                 found[attribute] = text
         elif name.startswith(OWN):
             own[name] = value

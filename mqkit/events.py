@@ -5,8 +5,9 @@ logged and never harms the message.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from mqkit.message import passing
 
 Kind: TypeAlias = Literal[
     "started",
@@ -25,7 +26,7 @@ Kind: TypeAlias = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@passing
 class Event:
     """One thing that happened to a message or to a connection."""
 

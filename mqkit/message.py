@@ -17,7 +17,7 @@ T = TypeVar("T")
 def passing(cls: type[T]) -> type[T]:
     """A slotted dataclass that is frozen for type checkers alone: at run time it would take three times as long.
 
-    For what is made for each message, and never reaches a handler.
+    For what is made for each message, and is not the user's to change.
     """
     return dataclass(slots=True)(cls)
 

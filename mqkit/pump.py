@@ -233,8 +233,11 @@ class Pump:
 
     async def _act(self, receiver: Receiver, outcomes: list[Outcome]) -> None:
         """Do what the verdicts say, and keep for later what could not be stored."""
-        await self._settle(receiver, [outcome for outcome in outcomes if not needs_copy(outcome)])
-        copied = [outcome for outcome in outcomes if needs_copy(outcome)]
+        plain: list[Outcome] = []
+        copied: list[Outcome] = []
+        for outcome in outcomes:
+            (copied if needs_copy(outcome) else plain).append(outcome)
+        await self._settle(receiver, plain)
         if not copied:
             return
         # The copies are confirmed, then the originals are settled. Nothing stands between, and nothing settles first.
@@ -334,11 +337,13 @@ class Pump:
     def _tell(self, outcome: Outcome) -> None:
         """One event and one log line for a verdict."""
         verdict = outcome.verdict
-        kind = "skipped" if isinstance(verdict, Done) and verdict.skipped else KINDS[type(verdict)]
+        kind = KINDS[type(verdict)]
         detail = ""
         seconds = outcome.seconds
         level = logging.DEBUG
-        if isinstance(verdict, Again):
+        if isinstance(verdict, Done):
+            kind = "skipped" if verdict.skipped else kind
+        elif isinstance(verdict, Again):
             detail, seconds, level = f"{verdict.failure.error}: {verdict.failure.text}", verdict.delay, logging.INFO
         elif isinstance(verdict, DeadLetter):
             detail = f"{verdict.reason}: {verdict.failure.error}: {verdict.failure.text}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, ov
 
 from mqkit.durations import Duration, seconds
 from mqkit.errors import ConfigurationError
-from mqkit.handler import HandlerOptions, function_name, takes_message
+from mqkit.handler import PREFETCH, HandlerOptions, function_name, takes_message
 from mqkit.message import Message
 from mqkit.middleware import Around, Middleware
 from mqkit.retry import Retry
@@ -31,7 +31,7 @@ class SubscribeOptions(TypedDict, total=False):
     concurrency: int
     """At most so many handlers at once in this process; 10 if not given."""
     prefetch: int
-    """At most so many more messages wait in this process; 100 if not given."""
+    """At most so many more messages wait in this process; 250 if not given."""
     timeout: Duration | None
     """Seconds after which a call counts as failed; a plain function goes on in its thread, and is told of as stuck."""
     grace: Duration | None
@@ -175,7 +175,7 @@ def handler_options(options: SubscribeOptions) -> HandlerOptions:
         retry=options.get("retry") or Retry(),
         ordering=options.get("ordering", "none"),
         concurrency=options.get("concurrency", 10),
-        prefetch=options.get("prefetch", 100),
+        prefetch=options.get("prefetch", PREFETCH),
         timeout=_seconds(options.get("timeout"), "timeout"),
         grace=_seconds(options.get("grace"), "grace"),
     )

@@ -68,7 +68,7 @@ class Workers:
         self._jobs: dict[int, Job] = {}
         self._numbers = count()
         self._pace = Pace()
-        self._burst = max(1, (self._concurrency + self._handler.options.prefetch) // 4)
+        self._burst = max(1, (self._concurrency + self._handler.options.prefetch) // 8)
         self._attempts = 0
         self._timer: Timer | None = None
         in_flight.on_startable = self._staff
@@ -107,7 +107,7 @@ class Workers:
 
     async def _attempt(self, item: Item) -> None:
         still: Job | None = None
-        outcome = self._handler.released(item.delivery)
+        outcome: Outcome | None = None
         try:
             outcome = await self._ports.apart(self._handler.process(item.delivery, item.spent, item.id))
             if outcome.still is not None:
@@ -116,11 +116,13 @@ class Workers:
                 if item.key is not None:  # nothing of one key overlaps
                     await _end_of(still)
         except self._ports.cancelled:
-            outcome = self._handler.released(item.delivery)
+            pass
         except Exception as error:
             log.exception("a delivery of %s met an error in mqkit itself", item.delivery.topic)
+            outcome = self._handler.released(item.delivery)
             outcome.verdict = Again(1.0, failure(error), counted=False)
         finally:
+            outcome = outcome or self._handler.released(item.delivery)
             self._attempts += 1
             self._pace.took(outcome.seconds)
             self._in_flight.burst = self._burst if self._pace.quick else 1

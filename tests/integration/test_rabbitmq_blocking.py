@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from mqkit.backend import Settlement, Subscription
-from mqkit.backends.rabbitmq.blocking import RabbitBackend, RabbitReceiver
+from mqkit.backend import BlockingReceiver, Settlement, Subscription
+from mqkit.backends.rabbitmq.blocking import RabbitBackend
 from mqkit.message import Delivery, Outgoing, WireMessage
 from mqkit.topology import TopicNeed, Topology
 from tests.brokers import Broker
@@ -33,11 +33,11 @@ def backend(rabbitmq_broker: Broker, topic: str) -> Iterator[RabbitBackend]:
     found.close()
 
 
-def listen(backend: RabbitBackend, topic: str) -> RabbitReceiver:
+def listen(backend: RabbitBackend, topic: str) -> BlockingReceiver:
     return backend.open_receiver(Subscription(topic=topic, group="g"), lambda *_: None)
 
 
-def collect(receiver: RabbitReceiver, number: int) -> list[Delivery]:
+def collect(receiver: BlockingReceiver, number: int) -> list[Delivery]:
     found: list[Delivery] = []
     deadline = time.monotonic() + PATIENCE
     while len(found) < number and time.monotonic() < deadline:

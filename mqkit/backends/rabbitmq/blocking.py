@@ -5,9 +5,11 @@ What is done there is written once, for both colours; here is only the way to th
 
 from collections.abc import Sequence
 from contextlib import suppress
+from time import monotonic
 
 from mqkit.backend import Capabilities, Counts, Notes, Notify, Settlements, Subscription
 from mqkit.backends.rabbitmq import consuming, pika_driver, publishing
+from mqkit.backends.rabbitmq.bell import Bell
 from mqkit.backends.rabbitmq.broker import RabbitBroker
 from mqkit.backends.rabbitmq.io_thread import IoThread
 from mqkit.errors import ClosedError
@@ -32,8 +34,8 @@ class RabbitSender:
             self._thread.run(self._sender.close)
 
 
-class RabbitReceiver:
-    """The BlockingReceiver."""
+class OrderedReceiver:
+    """The BlockingReceiver of an ordered group: what may be handed out hangs upon more than what has arrived."""
 
     def __init__(self, thread: IoThread, receiver: consuming.RabbitReceiver) -> None:
         self._thread = thread
@@ -41,8 +43,7 @@ class RabbitReceiver:
 
     def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
         """As Receiver.receive."""
-        # no hop while there is something: this thread alone takes from the deque that the other fills
-        return self._receiver.at_hand(limit) or self._thread.run(self._receiver.receive, limit, timeout)
+        return self._thread.run(self._receiver.receive, limit, timeout)
 
     def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
@@ -60,6 +61,44 @@ class RabbitReceiver:
         """As Receiver.close."""
         with suppress(ClosedError):  # the backend was closed before, and all that it had
             self._thread.run(self._receiver.close)
+
+
+class RabbitReceiver(OrderedReceiver):
+    """The BlockingReceiver of any other group: what has arrived is taken, and settled, without waiting for a hop."""
+
+    def __init__(self, thread: IoThread, receiver: consuming.RabbitReceiver) -> None:
+        super().__init__(thread, receiver)
+        self._bell = Bell()
+        self._hungry = self._woken = False
+        receiver.on_news = self._hear
+
+    def _hear(self) -> None:
+        if self._hungry or self._receiver.over:
+            self._bell.ring()
+
+    def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
+        """As Receiver.receive."""
+        deadline = monotonic() + timeout
+        self._hungry = limit > 0
+        while True:
+            found = self._receiver.at_hand(limit)
+            left = deadline - monotonic()
+            if found or self._woken or left <= 0:
+                self._hungry = self._woken = False
+                return found
+            self._bell.wait(left)
+
+    def settle(self, settlements: Settlements) -> None:
+        """As Receiver.settle."""
+        if self._receiver.writable:
+            self._receiver.settle_soon(settlements, self._thread.post)
+        else:
+            super().settle(settlements)
+
+    def wake(self) -> None:
+        """As Receiver.wake."""
+        self._woken = True
+        self._bell.ring()
 
 
 class RabbitBackend:
@@ -90,9 +129,11 @@ class RabbitBackend:
         """As Backend.open_sender."""
         return RabbitSender(self._thread, self._thread.run(self._broker.open_sender))
 
-    def open_receiver(self, subscription: Subscription, notify: Notify) -> RabbitReceiver:
+    def open_receiver(self, subscription: Subscription, notify: Notify) -> OrderedReceiver:
         """As Backend.open_receiver."""
-        return RabbitReceiver(self._thread, self._thread.run(self._broker.open_receiver, subscription, notify))
+        receiver = self._thread.run(self._broker.open_receiver, subscription, notify)
+        kind = OrderedReceiver if subscription.ordering == "key" else RabbitReceiver
+        return kind(self._thread, receiver)
 
     def inspect(self, topic: str, group: str) -> Counts:
         """As Backend.inspect."""

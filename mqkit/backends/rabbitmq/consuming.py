@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count
 
 from mqkit.backend import Notes, Notify, Sender, Settlement, Settlements, Subscription
@@ -65,6 +66,8 @@ class RabbitReceiver:
         self._closed = False
         self._woken = False
         self._waiter: asyncio.Future[None] | None = None
+        self.on_news: Callable[[], None] = lambda: None
+        """Called on the loop's thread when something arrived, or the session ended."""
 
     # --- beginning
 
@@ -165,6 +168,7 @@ class RabbitReceiver:
         self._go_on()
 
     def _go_on(self) -> None:
+        self.on_news()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -191,12 +195,12 @@ class RabbitReceiver:
         return self._take(limit)
 
     def at_hand(self, limit: int) -> Sequence[Delivery]:
-        """What `receive` would return without waiting, for a caller on another thread than the loop's.
+        """What `receive` would return without waiting; from any thread, but not of an ordered group.
 
-        Nothing in an ordered group, where what may be handed out hangs upon more than what has arrived.
+        Raises as receive does.
         """
         self._check()
-        return self._take(limit) if self._turn is None else ()
+        return self._take(limit)
 
     def _take(self, limit: int) -> list[Delivery]:
         arrived = self._arrived
@@ -246,21 +250,43 @@ class RabbitReceiver:
 
     async def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
-        self._check()
-        asked: dict[int, Settlement] = {}
-        stale = 0
-        for token, settlement in settlements:
-            tag = self._tag(token)
-            if tag is None:
-                stale += 1
-            else:
-                asked[tag] = settlement
+        asked = self._ours(settlements)
         self._tell(asked if self._turn is None else await self._hold(asked))
         self._link.stream.flush()
-        if not self._link.stream.writable:
+        if not self.writable:
             await self._link.stream.wait_writable()
             self._check()
-        self._raise_if(stale)
+        self._raise_if(len(settlements) - len(asked))
+
+    def settle_soon(self, settlements: Settlements, post: Callable[[Callable[[], object]], None]) -> None:
+        """As settle, but what the broker is told is only on its way: by `post`, to the thread of the loop.
+
+        That is as much as any acknowledgement can promise: RabbitMQ does not confirm them. From any thread, but not of
+        an ordered group.
+        """
+        asked = self._ours(settlements)
+        post(partial(self._settle_now, asked))
+        self._raise_if(len(settlements) - len(asked))
+
+    def _settle_now(self, asked: dict[int, Settlement]) -> None:
+        if self._ended is None and asked.keys() <= self._out.keys():
+            self._tell(asked)
+            self._link.stream.flush()
+
+    @property
+    def over(self) -> bool:
+        """Whether this session has ended."""
+        return self._closed or self._ended is not None
+
+    @property
+    def writable(self) -> bool:
+        """Whether the broker takes what it is told, so that nobody has to wait."""
+        return self._link.stream.writable
+
+    def _ours(self, settlements: Settlements) -> dict[int, Settlement]:
+        """What is asked for deliveries of this session, by tag."""
+        self._check()
+        return {tag: settlement for token, settlement in settlements if (tag := self._tag(token)) is not None}
 
     def _tag(self, token: object) -> int | None:
         """Of a delivery that belongs to this session."""

@@ -47,6 +47,27 @@ def reason(data: bytes, at: int) -> tuple[int, str]:
     return UINT16.unpack_from(data, at)[0], short(data, at + 2)[0]
 
 
+def content(data: bytes, at: int, channel: int) -> tuple[bytes, bytes, int] | None:
+    """Header and body of a message whose header frame begins at `at`, and where they end.
+
+    None if not all is there yet, or not in two frames.
+    """
+    if len(data) - at < OVERHEAD + CONTENT.size:
+        return None
+    kind, number, size = HEAD.unpack_from(data, at)
+    begin = at + size + OVERHEAD
+    if kind != HEADER or number != channel or begin > len(data):
+        return None
+    header = data[at + 7 : begin - 1]
+    length = CONTENT.unpack_from(header)[2]
+    if not length:
+        return header, b"", begin
+    end = begin + length + OVERHEAD
+    if end > len(data) or HEAD.unpack_from(data, begin) != (BODY, channel, length):
+        return None
+    return header, data[begin + 7 : end - 1], end
+
+
 def publish(channel: int, where: tuple[bytes, bytes], header: bytes, body: bytes, frame_max: int) -> list[bytes]:
     """The frames of one message, mandatory; `where` is exchange and routing key, as short strings."""
     method = b"".join((UINT32.pack(BASIC_PUBLISH), b"\0\0", *where, bytes((MANDATORY,))))

@@ -118,7 +118,7 @@ class Frames(asyncio.Protocol):
                 else:
                     self.driver.data_received(data[at:following])
             elif kind == frames.METHOD:
-                self._method(owner, number, data, at, following)
+                following = self._whole(owner, number, data, at, following) or following
             elif number in self._contents:
                 self._content(owner, number, kind, data[at + 7 : following - 1])
             else:
@@ -146,6 +146,17 @@ class Frames(asyncio.Protocol):
                 self.transport.close()
                 return
         self.driver.data_received(data[at:following])
+
+    def _whole(self, owner: Traffic, number: int, data: bytes, at: int, following: int) -> int:
+        """Take a method's frame; if it is a delivery and all that belongs to it lies behind it, that too: its end."""
+        if frames.UINT32.unpack_from(data, at + 7)[0] == frames.BASIC_DELIVER:
+            found = frames.content(data, following, number)
+            if found is not None:
+                header, body, end = found
+                self._deliver(owner, data, at + 11, header, body)
+                return end
+        self._method(owner, number, data, at, following)
+        return 0
 
     def _method(self, owner: Traffic, number: int, data: bytes, at: int, following: int) -> None:
         method = frames.UINT32.unpack_from(data, at + 7)[0]
@@ -177,15 +188,18 @@ class Frames(asyncio.Protocol):
         del self._contents[number]
         data, at = content.data, content.at
         if content.method == frames.BASIC_DELIVER:
-            at += 1 + data[at]  # the consumer's tag
-            tag, redelivered = frames.TAGGED.unpack_from(data, at)
-            exchange, at = short(data, at + 9)
-            routing_key = short(data, at)[0]
-            owner.delivered(tag, (exchange, routing_key), content.header, body, redelivered=bool(redelivered))
+            self._deliver(owner, data, at, content.header, body)
         else:
             text, at = short(data, at + 2)
             exchange, at = short(data, at)
             owner.returned(text, exchange, short(data, at)[0], content.header)
+
+    def _deliver(self, owner: Traffic, data: bytes, at: int, header: bytes, body: bytes) -> None:
+        at += 1 + data[at]  # the consumer's tag
+        tag, redelivered = frames.TAGGED.unpack_from(data, at)
+        exchange, at = short(data, at + 9)
+        routing_key = short(data, at)[0]
+        owner.delivered(tag, (exchange, routing_key), header, body, redelivered=bool(redelivered))
 
     # --- writing
 

@@ -181,10 +181,11 @@ def message(content: Content, body: bytes, routing_key: str | None) -> WireMessa
         key = carried
     elif routing_key:
         key = routing_key.encode("utf-8", "surrogateescape")
-    for name in [name for name in headers if name[:2] == "x-" or name in ROUTING]:
+    for name in [name for name in headers if name.startswith("x-")]:
         if name in BROKERS or name.startswith(BROKERS_PREFIXES):
             del headers[name]
-        elif name in ROUTING:
+    for name in ROUTING:
+        if name in headers:
             properties[name] = headers.pop(name)
     content_type = properties.pop("content_type", None)
     identity = properties.pop("message_id", None)

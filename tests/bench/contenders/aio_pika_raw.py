@@ -14,8 +14,6 @@ from tests.bench.contenders import plain_rabbitmq
 from tests.bench.place import Place
 from tests.bench.works import Work
 
-PREFETCH = 100
-
 
 class Publisher:
     def __init__(self, channel: AbstractChannel, place: Place) -> None:
@@ -48,7 +46,7 @@ async def consuming(place: Place, work: Work, handle: Handle, done: Event) -> No
 
     async with await aio_pika.connect_robust(place.amqp) as connection:
         channel = await connection.channel()
-        await channel.set_qos(work.concurrency or PREFETCH)
+        await channel.set_qos(work.concurrency or plain_rabbitmq.PREFETCH)
         queue = await channel.declare_queue(place.queue, durable=True, arguments=plain_rabbitmq.QUORUM)
         tag = await queue.consume(on_message)
         await done.wait()

@@ -15,14 +15,12 @@ from tests.bench.contenders import plain_rabbitmq
 from tests.bench.place import Place
 from tests.bench.works import Work
 
-PREFETCH = 100
-
 
 def _queue(place: Place) -> RabbitQueue:
     return RabbitQueue(place.queue, queue_type=QueueType.QUORUM, durable=True)
 
 
-def _broker(place: Place, prefetch: int = PREFETCH) -> RabbitBroker:
+def _broker(place: Place, prefetch: int = plain_rabbitmq.PREFETCH) -> RabbitBroker:
     channel = Channel(prefetch_count=prefetch, publisher_confirms=True, on_return_raises=True)
     return RabbitBroker(place.amqp, default_channel=channel, logger=None, log_level=logging.CRITICAL)
 
@@ -46,7 +44,7 @@ async def publishing(place: Place, work: Work) -> AsyncIterator[Publisher]:
 
 
 async def consuming(place: Place, work: Work, handle: Handle, done: Event) -> None:
-    broker = _broker(place, work.concurrency or PREFETCH)
+    broker = _broker(place, work.concurrency or plain_rabbitmq.PREFETCH)
     broker.subscriber(_queue(place), ack_policy=AckPolicy.NACK_ON_ERROR)(handle)
     async with broker:
         await broker.start()

@@ -14,8 +14,6 @@ from tests.bench.contenders import plain_rabbitmq
 from tests.bench.place import Place
 from tests.bench.works import Work
 
-PREFETCH = 100
-
 
 def _connection(place: Place) -> Any:
     return Connection(place.amqp, transport_options={"confirm_publish": True})
@@ -58,7 +56,7 @@ def consuming(place: Place, work: Work, handle: PlainHandle, done: threading.Eve
 
     queue = Queue(place.queue, Exchange(""), durable=True, no_declare=True)
     with _connection(place) as connection:
-        prefetch = work.concurrency or PREFETCH
+        prefetch = work.concurrency or plain_rabbitmq.PREFETCH
         with Consumer(connection, [queue], on_message=on_message, prefetch_count=prefetch, accept=["json"]):
             while not done.is_set():
                 try:

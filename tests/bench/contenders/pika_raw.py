@@ -13,7 +13,6 @@ from tests.bench.contenders import plain_rabbitmq
 from tests.bench.place import Place
 from tests.bench.works import Work
 
-PREFETCH = 100
 PERSISTENT = pika.BasicProperties(delivery_mode=2, content_type="application/json")
 
 
@@ -49,7 +48,7 @@ def consuming(place: Place, work: Work, handle: PlainHandle, done: threading.Eve
 
     with closing(pika.BlockingConnection(pika.URLParameters(place.amqp))) as connection:
         channel = connection.channel()
-        channel.basic_qos(prefetch_count=work.concurrency or PREFETCH)
+        channel.basic_qos(prefetch_count=work.concurrency or plain_rabbitmq.PREFETCH)
         channel.basic_consume(place.queue, on_message)
         while not done.is_set():
             connection.process_data_events(0.1)

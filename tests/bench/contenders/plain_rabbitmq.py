@@ -15,6 +15,8 @@ from mqkit.topology import STEPS, dead_name, retry_name
 from tests.bench.place import Place
 
 QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
+PREFETCH = 250
+"""The same for everybody: mqkit's default."""
 PEERS = (".DQ", ".XQ", ".dead")
 """What dramatiq and taskiq call the queues beside theirs."""
 

@@ -14,15 +14,15 @@ from taskiq_aio_pika import AioPikaBroker, Exchange, Queue
 
 from mqkit.bench.orders import Order
 from tests.bench.contender import Handle
+from tests.bench.contenders import plain_rabbitmq
 from tests.bench.place import Place
 from tests.bench.works import Work
 
-PREFETCH = 100
 AT_ONCE = 100
 """What `taskiq worker` runs at once by default."""
 
 
-def _broker(place: Place, prefetch: int = PREFETCH) -> Any:
+def _broker(place: Place, prefetch: int = plain_rabbitmq.PREFETCH) -> Any:
     return AioPikaBroker(
         place.amqp,
         qos=prefetch,
