@@ -59,7 +59,7 @@ class Envelope:
 
 def timestamp(now: float) -> str:
     """`now` (seconds since the epoch) as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(now, UTC).isoformat().replace("+00:00", "Z")
+    return datetime.fromtimestamp(now, UTC).isoformat()[:-6] + "Z"
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

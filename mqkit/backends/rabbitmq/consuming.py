@@ -290,8 +290,7 @@ class RabbitReceiver:
 
     def _tag(self, token: object) -> int | None:
         """Of a delivery that belongs to this session."""
-        assert isinstance(token, tuple)
-        epoch, tag = token
+        epoch, tag = token if isinstance(token, tuple) else (None, None)
         ours = epoch == self._epoch and tag in self._out and tag not in self._held
         return tag if ours else None
 

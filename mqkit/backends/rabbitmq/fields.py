@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from struct import Struct
 
 from mqkit.errors import EncodeError
@@ -116,7 +117,10 @@ def encode_short(text: str, what: str) -> bytes:
     Raises:
         EncodeError: longer than 255 bytes, or not to be written as UTF-8; `what` says whose it is.
     """
-    data = _text(text, what)
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise EncodeError(f"{what} cannot be written as UTF-8: {error.reason}") from error
     if len(data) > 255:
         raise EncodeError(f"{what} is {len(data)} bytes long; RabbitMQ takes 255")
     return bytes((len(data),)) + data
@@ -130,10 +134,15 @@ def encode_table(table: Mapping[str, HeaderValue]) -> bytes:
     """
     parts: list[bytes] = []
     for name, value in table.items():
-        parts.append(encode_short(name, f"the header name {name!r}"))
-        parts.append(encode_value(value, name))
+        parts += (_name(name), encode_value(value, name))
     data = b"".join(parts)
     return UINT32.pack(len(data)) + data
+
+
+@lru_cache(1024)
+def _name(name: str) -> bytes:
+    """The same few come with every message."""
+    return encode_short(name, f"the header name {name!r}")
 
 
 def encode_value(value: HeaderValue, name: str) -> bytes:
@@ -143,7 +152,10 @@ def encode_value(value: HeaderValue, name: str) -> bytes:
         EncodeError: AMQP cannot carry it.
     """
     if isinstance(value, str):
-        data = _text(value, f"the header {name!r}")
+        try:
+            data = value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise EncodeError(f"the header {name!r} cannot be written as UTF-8: {error.reason}") from error
         return b"S" + UINT32.pack(len(data)) + data
     if value is None:
         return b"V"
@@ -194,10 +206,3 @@ def _scaled(value: Decimal, name: str) -> bytes:
     if not isinstance(exponent, int) or exponent < -255 or not -0x8000_0000 <= mantissa <= 0x7FFF_FFFF:
         raise EncodeError(f"the header {name!r}: {value} does not fit into AMQP's decimals (32 bits and a scale)")
     return SCALED.pack(-exponent, mantissa)
-
-
-def _text(text: str, what: str) -> bytes:
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise EncodeError(f"{what} cannot be written as UTF-8: {error.reason}") from error

@@ -3,6 +3,7 @@
 Everything rare (handshake, declaring, consuming) is the client library's. Method numbers are class << 16 | method.
 """
 
+from functools import lru_cache
 from struct import Struct
 
 HEAD = Struct(">BHI")
@@ -70,11 +71,7 @@ def content(data: bytes, at: int, channel: int) -> tuple[bytes, bytes, int] | No
 
 def publish(channel: int, where: tuple[bytes, bytes], header: bytes, body: bytes, frame_max: int) -> list[bytes]:
     """The frames of one message, mandatory; `where` is exchange and routing key, as short strings."""
-    method = b"".join((UINT32.pack(BASIC_PUBLISH), b"\0\0", *where, bytes((MANDATORY,))))
-    parts = [
-        HEAD.pack(METHOD, channel, len(method)), method, END,
-        HEAD.pack(HEADER, channel, len(header)), header, END,
-    ]  # fmt: skip
+    parts = [_publish(channel, where), HEAD.pack(HEADER, channel, len(header)), header, END]
     size = len(body)
     most = frame_max - OVERHEAD
     if size <= most:
@@ -85,6 +82,12 @@ def publish(channel: int, where: tuple[bytes, bytes], header: bytes, body: bytes
         piece = body[start : start + most]
         parts += (HEAD.pack(BODY, channel, len(piece)), piece, END)
     return parts
+
+
+@lru_cache(1024)
+def _publish(channel: int, where: tuple[bytes, bytes]) -> bytes:
+    method = b"".join((UINT32.pack(BASIC_PUBLISH), b"\0\0", *where, bytes((MANDATORY,))))
+    return HEAD.pack(METHOD, channel, len(method)) + method + END
 
 
 def ack(channel: int, tag: int, *, multiple: bool) -> bytes:

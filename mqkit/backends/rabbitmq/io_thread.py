@@ -78,17 +78,19 @@ class IoThread:
         """
         if self._inherited:
             raise ClosedError("this backend belongs to the process that this one was forked from: open another here")
-        with self._lock:  # so that nothing is started behind what ends the thread
-            if self._closed:
-                raise ClosedError(CLOSED)
-            if self._thread is None:
-                self._start()
-            waiting = _Call(call(*args, **kwargs))
-            self._loop.call_soon_threadsafe(waiting.start)
+        waiting: _Call[R] | None = None
         try:
+            with self._lock:  # so that nothing is started behind what ends the thread
+                if self._closed:
+                    raise ClosedError(CLOSED)
+                if self._thread is None:
+                    self._start()
+                waiting = _Call(call(*args, **kwargs))
+                self._loop.call_soon_threadsafe(waiting.start)
             return waiting.result()
-        except KeyboardInterrupt:
-            self.post(waiting.cancel)
+        except KeyboardInterrupt:  # wherever it came between
+            if waiting is not None:
+                self.post(waiting.cancel)
             raise
 
     def post(self, call: Callable[[], object]) -> None:

@@ -7,9 +7,8 @@ they came with, through `mqkit.delayed` to the topic's exchange.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from mqkit.message import Outgoing
+from mqkit.message import Outgoing, passing
 from mqkit.topology import dead_name, group_name, retry_name, step
 
 DELAYED = "mqkit.delayed"
@@ -26,7 +25,7 @@ def notes_group(group: str) -> str:
     return f"{group}.retry.notes"
 
 
-@dataclass(frozen=True, slots=True)
+@passing
 class Place:
     """Where a message is published to."""
 

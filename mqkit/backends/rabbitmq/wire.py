@@ -75,7 +75,7 @@ def encode(message: WireMessage) -> bytes:
     parts: list[bytes] = []
     if message.content_type is not None:
         flags |= CONTENT_TYPE
-        parts.append(encode_short(message.content_type, "the content type"))
+        parts.append(_content_type(message.content_type))
     properties = message.properties
     if not properties:
         parts += (_headers(message), PERSISTENT)
@@ -96,6 +96,11 @@ def encode(message: WireMessage) -> bytes:
             flags |= flag
             parts.append(_property(name, properties[name]))
     return b"".join((CONTENT.pack(60, 0, len(message.body), flags), *parts))
+
+
+@lru_cache(256)
+def _content_type(name: str) -> bytes:
+    return encode_short(name, "the content type")
 
 
 def _headers(message: WireMessage) -> bytes:
