@@ -87,7 +87,11 @@ class Workers:
         for _ in range(min(useful, 0 if self._jobs else 1) if one_will_do else useful):
             number = next(self._numbers)
             self._jobs[number] = self._ports.spawn(self._work(number), f"mqkit {self._handler.name}")
-        if one_will_do and self._jobs and self._timer is None:
+        if one_will_do and self._jobs:
+            self._watch()
+
+    def _watch(self) -> None:
+        if self._timer is None:
             self._timer = self._ports.later(LOOK, partial(self._look, self._attempts))
 
     def _look(self, before: int) -> None:
@@ -127,6 +131,8 @@ class Workers:
             self._pace.took(outcome.seconds)
             self._in_flight.burst = self._burst if self._pace.quick else 1
             self._in_flight.over(item, outcome)
+            if self._pace.quick:
+                self._watch()
         if still is not None:
             await _end_of(still)  # until then it counts among those that run at once
 

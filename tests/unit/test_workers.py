@@ -22,7 +22,7 @@ from mqkit.retry import Retry
 from mqkit.signals import RetryLater
 from mqkit.topic import Topic
 from mqkit.verdict import Again, DeadLetter, Done, Release
-from mqkit.workers import Workers
+from mqkit.workers import LOOK, QUICK, Pace, Workers
 from tests.unit.virtual_time import VirtualPorts, run, until
 
 
@@ -198,6 +198,89 @@ def test_at_most_concurrency_handlers_run_at_once_and_all_of_them_are_used(concu
 
     on_floor(handler, work, concurrency=concurrency)
     assert most == concurrency
+
+
+def test_a_quick_handler_has_one_job_and_the_pump_hears_of_many_at_once() -> None:
+    jobs: set[object] = set()
+
+    async def handler(payload: Any) -> None:
+        jobs.add(asyncio.current_task())
+
+    async def work(floor: Floor) -> None:
+        floor.flight.submit([delivery(str(i)) for i in range(20)], 1)
+        assert len(await floor.outcomes(20)) == 20
+        assert len(jobs) == 1
+        assert floor.told == 1
+
+    on_floor(handler, work, concurrency=5, prefetch=400)
+
+
+def sleeper(started: dict[str, float], **naps: float) -> Callable[..., Awaitable[None]]:
+    """A handler that says when it starts, and sleeps for what `naps` has for the message."""
+
+    async def handler(payload: Any, message: Message[Any]) -> None:
+        started[message.id] = asyncio.get_running_loop().time()
+        await asyncio.sleep(naps.get(message.id, 0.0))
+
+    return handler
+
+
+def test_what_waits_behind_one_that_turns_out_slow_starts_soon() -> None:
+    started: dict[str, float] = {}
+
+    async def work(floor: Floor) -> None:
+        floor.flight.submit([delivery(name) for name in ("slow", "a", "b")], 1)
+        await floor.outcomes(3)
+        assert 0.0 < started["a"] <= 2 * LOOK
+        assert 0.0 < started["b"] <= 2 * LOOK
+
+    on_floor(sleeper(started, slow=10.0), work, concurrency=3)
+
+
+@pytest.mark.parametrize("first", [0.0, 1.0])
+def test_what_is_over_is_told_soon_though_the_next_is_slow(first: float) -> None:
+    async def work(floor: Floor) -> None:
+        floor.flight.submit([delivery("first"), delivery("slow")], 1)
+        await asyncio.sleep(first + 2 * LOOK)
+        assert floor.told == 1
+        assert [outcome.id for outcome in floor.flight.collect()] == ["first"]
+        await floor.outcomes(1)
+
+    on_floor(sleeper({}, first=first, slow=10.0), work, concurrency=1)
+
+
+def test_slow_handlers_all_start_at_once_when_they_are_known_to_be() -> None:
+    started: dict[str, float] = {}
+    naps = {str(i): 1.0 for i in range(30)}
+
+    async def work(floor: Floor) -> None:
+        floor.flight.submit([delivery(str(i)) for i in range(20)], 1)
+        await floor.outcomes(20)
+        now = asyncio.get_running_loop().time()
+        floor.flight.submit([delivery(str(i)) for i in range(20, 30)], 1)
+        await floor.outcomes(10)
+        assert [started[str(i)] for i in range(20, 30)] == pytest.approx([now] * 10, abs=1e-6)
+
+    on_floor(sleeper(started, **naps), work, concurrency=10)
+
+
+@pytest.mark.parametrize(
+    ("took", "quick"),
+    [
+        ([], True),
+        ([QUICK / 2] * 100, True),
+        ([1.0] * 3, True),
+        ([1.0] * 10, False),
+        ([1.0] * 100 + [0.0] * 50, True),
+        ([1.0, 0.0, 0.0, 0.0, 0.0, 0.0] * 20, True),
+        ([1.0, 0.0] * 20, False),
+    ],
+)
+def test_a_handler_is_quick_if_nearly_all_of_its_last_attempts_were(took: list[float], quick: bool) -> None:
+    pace = Pace()
+    for seconds in took:
+        pace.took(seconds)
+    assert pace.quick is quick
 
 
 def test_the_pump_is_told_once_for_what_it_has_not_collected() -> None:
