@@ -201,7 +201,7 @@ def test_leftovers_of_a_dead_run_are_removed_and_nothing_else(
     kept = make_container(KEPT)
     elsewhere = make_container(f"another-{host} {DEAD_PROCESS} {started}")
 
-    assert {dead.name, reused.name} <= set(remove_leftovers(engine))
+    remove_leftovers(engine)  # or whoever else starts a broker just now: so its result may leave them out
 
     assert [exists(engine, each.id) for each in (dead, reused)] == [False, False]
     assert [exists(engine, each.id) for each in (living, kept, elsewhere)] == [True, True, True]

@@ -70,10 +70,18 @@ def newest(rabbitmq_broker: Broker, colour: Colour) -> Site:
     return Site(rabbitmq_broker, colour)
 
 
-@pytest.fixture(params=["rabbitmq_broker", "rabbitmq_old_broker"])
-def each(request: pytest.FixtureRequest, colour: Colour) -> Site:
-    """Each version in turn."""
-    return Site(request.getfixturevalue(request.param), colour)
+@pytest.fixture(
+    params=[
+        ("rabbitmq_broker", "asynchronous"),
+        ("rabbitmq_broker", "blocking"),
+        ("rabbitmq_old_broker", "asynchronous"),
+    ],
+    ids="-".join,
+)
+def each(request: pytest.FixtureRequest) -> Site:
+    """Each version in turn; what the colours have of their own knows of no version."""
+    broker, colour = request.param
+    return Site(request.getfixturevalue(broker), colour)
 
 
 def core(outside: Any) -> Any:

@@ -29,7 +29,7 @@ from tests.brokers import Broker
 
 DONE, RELEASE = Settlement.DONE, Settlement.RELEASE
 PATIENCE = 20.0
-DEATHS = 50
+DEATHS = 20
 MANY = 5_000
 
 

@@ -60,6 +60,8 @@ class RabbitReceiver:
         """Tags that are neither settled nor given back, ascending."""
         self._held: set[int] = set()
         """Tags that go back when all that was handed out is settled: in an ordered group only."""
+        self._going: set[int] = set()
+        """Tags whose settlement is on its way to the loop's thread."""
         self._told = False
         """Whether anything was settled on this channel."""
         self._ended: ConnectionLost | None = None
@@ -265,6 +267,7 @@ class RabbitReceiver:
         an ordered group.
         """
         asked = self._ours(settlements)
+        self._going |= asked.keys()
         post(partial(self._settle_now, asked))
         self._raise_if(len(settlements) - len(asked))
 
@@ -272,6 +275,7 @@ class RabbitReceiver:
         if self._ended is None and asked.keys() <= self._out.keys():
             self._tell(asked)
             self._link.stream.flush()
+        self._going -= asked.keys()
 
     @property
     def over(self) -> bool:
@@ -291,7 +295,7 @@ class RabbitReceiver:
     def _tag(self, token: object) -> int | None:
         """Of a delivery that belongs to this session."""
         epoch, tag = token if isinstance(token, tuple) else (None, None)
-        ours = epoch == self._epoch and tag in self._out and tag not in self._held
+        ours = epoch == self._epoch and tag in self._out and tag not in self._held and tag not in self._going
         return tag if ours else None
 
     def _raise_if(self, stale: int) -> None:
