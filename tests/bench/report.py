@@ -1,6 +1,6 @@
 """Tables of a file of results: `python -m tests.bench.report` writes the README's, RESULTS.md and the plots.
 
-The README's table is short: the most telling works, mqkit beside FastStream and the quickest of the others. RESULTS.md
+The README's table is short: the most telling works, both apps beside FastStream and the quickest other. RESULTS.md
 has everything that was measured. Both quote ratios of one run alone: a file of several is refused.
 """
 
@@ -72,13 +72,13 @@ def with_table(text: str, table: str) -> str:
 def short(results: Results) -> str:
     """The README's table: of a run, the most telling works."""
     lines = [
-        "| | mqkit | FastStream | best other | mqkit to FastStream | to best other |",
-        "| --- | --: | --: | --: | --: | --: |",
+        "| | AsyncApp | App | FastStream | best other | AsyncApp to FastStream | to best other |",
+        "| --- | --: | --: | --: | --: | --: | --: |",
     ]
     for broker in ("rabbitmq", "kafka"):
         rows = [_short_row(results, broker, BY_NAME[name]) for name in TELLING]
         if any(rows):
-            lines += [f"| **{BROKERS[broker]}** | | | | | |", *(row for row in rows if row)]
+            lines += [f"| **{BROKERS[broker]}** | | | | | | |", *(row for row in rows if row)]
     ran = f"Run {results.head['run']}, {results.head['at'][:10]}: {results.head['machine']}, Python {results.head['python']}"
     lines += ["", f"{ran}, the brokers beside the clients. {results.noise()}"]
     return "\n".join(lines)
@@ -86,12 +86,12 @@ def short(results: Results) -> str:
 
 def _short_row(results: Results, broker: str, work: Work) -> str:
     cells = {c.name: results.cell(broker, work.name, c.name) for c in CONTENDERS if c.broker == broker}
-    ours = _best(work, {name: cell for name, cell in cells.items() if name in OURS})
+    ours, plain = (_best(work, {name: cells[name]} if name in cells else {}) for name in OURS)
     stream = _best(work, {name: cell for name, cell in cells.items() if name.startswith("FastStream")})
     other = _best(work, {n: cell for n, cell in cells.items() if n not in OURS and not n.startswith("FastStream")})
     if ours is None:
         return ""
-    shown = [_short_cell(work, found) for found in (ours, stream, other)]
+    shown = [_short_cell(work, found) for found in (ours, plain, stream, other)]
     ratios = [_ratio(work, ours, found) for found in (stream, other)]
     return f"| {work.title} | {' | '.join((*shown, *ratios))} |"
 
@@ -136,7 +136,7 @@ def _short_cell(work: Work, found: tuple[str, Cell] | None) -> str:
         case _:
             text = f"{_rounded(figure.median)}/s" + (f", {cpu.median:.0f} µs" if cpu else "")
     kind = name.removeprefix("FastStream").strip()
-    own = name in OURS[:1] or name == "FastStream"
+    own = name in OURS or name == "FastStream"
     return text if own else f"{text} ({kind or name})"
 
 
