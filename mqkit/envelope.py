@@ -7,6 +7,7 @@ group's own way back, so a publisher can forge nothing (F4). All else belongs to
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from mqkit.errors import EncodeError, EnvelopeError
 from mqkit.message import Delivery, Headers, HeaderValue, WireMessage, passing
@@ -59,7 +60,13 @@ class Envelope:
 
 def timestamp(now: float) -> str:
     """`now` (seconds since the epoch) as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(now, UTC).isoformat()[:-6] + "Z"
+    second = int(now)
+    return f"{_until_second(second)}.{min(round((now - second) * 1e6), 999_999):06d}Z"
+
+
+@lru_cache(2)
+def _until_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

@@ -93,7 +93,7 @@ def test_the_body_is_the_codecs_bytes_and_the_headers_are_cloudevents() -> None:
         b"{}",
         {
             "ce_specversion": "1.0", "ce_id": "1", "ce_source": "shop", "ce_type": "Order",
-            "ce_time": "2023-11-14T22:13:20Z", "trace": "7",
+            "ce_time": "2023-11-14T22:13:20.000000Z", "trace": "7",
         },
         b"k", "application/json", "1",
     )  # fmt: skip
@@ -336,3 +336,11 @@ def test_the_fallback_is_the_brokers_id_or_a_unique_origin() -> None:
     assert fallback_id(delivered(WireMessage(b"", id="a"))) == "a"
     assert fallback_id(delivered(WireMessage(b""), origin="o")) is None
     assert fallback_id(delivered(WireMessage(b""), origin="o", unique=True)) == "o"
+
+
+@given(st.integers(0, 4_000_000_000_000_000))
+def test_a_time_is_written_to_the_microsecond(microseconds: int) -> None:
+    now = microseconds / 1e6
+    written = datetime.fromisoformat(timestamp(now))
+    assert abs(written.timestamp() - now) < 2e-6
+    assert written.tzinfo is UTC

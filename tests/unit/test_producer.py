@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
+from uuid import RFC_4122, UUID
 
 import pytest
 
@@ -17,7 +18,7 @@ from mqkit.errors import (
     Unroutable,
 )
 from mqkit.message import Outgoing, WireMessage
-from mqkit.producer import Producer, published
+from mqkit.producer import Producer, new_id, published
 from tests.unit.scripted import Script, Scripted, accept
 from tests.unit.virtual_time import VirtualPorts, run, until
 
@@ -407,3 +408,13 @@ def test_published_tells_the_rejected_from_the_unknown() -> None:
     error = published({0: Unroutable("nobody"), 3: ConnectionLost("cut")})
     assert error.rejected.keys() == {0}
     assert error.unknown.keys() == {3}
+
+
+def test_ids_are_random_uuids() -> None:
+    made = [new_id() for _ in range(1000)]
+    assert len(set(made)) == 1000
+    for each in made:
+        read = UUID(each)
+        assert (str(read), read.version, read.variant) == (each, 4, RFC_4122)
+    digits = zip(*made, strict=True)
+    assert {len(set(column)) for column in digits} == {1, 4, 16}, "hyphens and the version, the variant, all else"
