@@ -34,43 +34,20 @@ class RabbitSender:
             self._thread.run(self._sender.close)
 
 
-class OrderedReceiver:
-    """The BlockingReceiver of an ordered group: what may be handed out hangs upon more than what has arrived."""
+class RabbitReceiver:
+    """The BlockingReceiver. Without order, what has arrived is taken, and settled, without waiting for a hop.
+
+    In an ordered group what may be handed out hangs upon more than what has arrived, so it is asked for over there.
+    """
 
     def __init__(self, thread: IoThread, receiver: consuming.RabbitReceiver) -> None:
         self._thread = thread
         self._receiver = receiver
-
-    def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
-        """As Receiver.receive."""
-        return self._thread.run(self._receiver.receive, limit, timeout)
-
-    def settle(self, settlements: Settlements) -> None:
-        """As Receiver.settle."""
-        self._thread.run(self._receiver.settle, settlements)
-
-    def note(self, notes: Notes) -> None:
-        """As Receiver.note."""
-        self._thread.run(self._receiver.note, notes)
-
-    def wake(self) -> None:
-        """As Receiver.wake."""
-        self._thread.post(self._receiver.wake)
-
-    def close(self) -> None:
-        """As Receiver.close."""
-        with suppress(ClosedError):  # the backend was closed before, and all that it had
-            self._thread.run(self._receiver.close)
-
-
-class RabbitReceiver(OrderedReceiver):
-    """The BlockingReceiver of any other group: what has arrived is taken, and settled, without waiting for a hop."""
-
-    def __init__(self, thread: IoThread, receiver: consuming.RabbitReceiver) -> None:
-        super().__init__(thread, receiver)
+        self._ordered = receiver.subscription.ordering == "key"
         self._bell = Bell()
         self._hungry = self._woken = False
-        receiver.on_news = self._hear
+        if not self._ordered:
+            receiver.on_news = self._hear
 
     def _hear(self) -> None:
         if self._hungry or self._receiver.over:
@@ -78,6 +55,8 @@ class RabbitReceiver(OrderedReceiver):
 
     def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
         """As Receiver.receive."""
+        if self._ordered:
+            return self._thread.run(self._receiver.receive, limit, timeout)
         deadline = monotonic() + timeout
         self._hungry = limit > 0
         while True:
@@ -90,15 +69,27 @@ class RabbitReceiver(OrderedReceiver):
 
     def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
-        if self._receiver.writable:
-            self._receiver.settle_soon(settlements, self._thread.post)
+        if self._ordered or not self._receiver.writable:
+            self._thread.run(self._receiver.settle, settlements)
         else:
-            super().settle(settlements)
+            self._receiver.settle_soon(settlements, self._thread.post)
+
+    def note(self, notes: Notes) -> None:
+        """As Receiver.note."""
+        self._thread.run(self._receiver.note, notes)
 
     def wake(self) -> None:
         """As Receiver.wake."""
-        self._woken = True
-        self._bell.ring()
+        if self._ordered:
+            self._thread.post(self._receiver.wake)
+        else:
+            self._woken = True
+            self._bell.ring()
+
+    def close(self) -> None:
+        """As Receiver.close."""
+        with suppress(ClosedError):  # the backend was closed before, and all that it had
+            self._thread.run(self._receiver.close)
 
 
 class RabbitBackend:
@@ -129,11 +120,9 @@ class RabbitBackend:
         """As Backend.open_sender."""
         return RabbitSender(self._thread, self._thread.run(self._broker.open_sender))
 
-    def open_receiver(self, subscription: Subscription, notify: Notify) -> OrderedReceiver:
+    def open_receiver(self, subscription: Subscription, notify: Notify) -> RabbitReceiver:
         """As Backend.open_receiver."""
-        receiver = self._thread.run(self._broker.open_receiver, subscription, notify)
-        kind = OrderedReceiver if subscription.ordering == "key" else RabbitReceiver
-        return kind(self._thread, receiver)
+        return RabbitReceiver(self._thread, self._thread.run(self._broker.open_receiver, subscription, notify))
 
     def inspect(self, topic: str, group: str) -> Counts:
         """As Backend.inspect."""
