@@ -275,7 +275,7 @@ class ThreadPorts:
     async def call(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
         """As Ports.call: in this thread, or, with a time-out, in another, which goes on when the time is over."""
         result = _called(function, args) if timeout is None else self._limited(function, args, timeout)
-        if isawaitable(result):
+        if result is not None and isawaitable(result):
             if isinstance(result, Coroutine):
                 result.close()
             raise TypeError("the handler returned an awaitable: App runs plain functions, AsyncApp runs async ones")

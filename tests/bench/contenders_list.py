@@ -79,6 +79,7 @@ BLOCKING = {"publish-100*": BLOCKS, "publish-1000*": BLOCKS}
 ONE_THREAD = {f"wait-{n}{o}": SERIAL for n in (32, 256) for o in ("", "-ordered")}
 MQKIT = "mqkit AsyncApp"
 PLAIN = "mqkit App"
+BACKEND = "mqkit on pika"
 THREADS = {"publish-1000*": "a thread for each message in flight: 100 are as many as make sense"}
 
 RABBITMQ = (
@@ -99,6 +100,18 @@ RABBITMQ = (
         speed=25_000,
         cannot=THREADS,
         notes={"wait-*": "threads, whose handler sleeps"},
+    ),
+    Contender(
+        name=BACKEND,
+        broker="rabbitmq",
+        module="mqkit_pika",
+        libraries=("mqkit", "pika"),
+        imports="mqkit.backends.rabbitmq.blocking",
+        speed=30_000,
+        cannot=dict.fromkeys(
+            ("publish-1*", "wait-*", "latency", "retry", "startup", "memory"), "is measured with the app above it"
+        ),
+        notes={"*": "without the app: no middleware, retries or time-outs"},
     ),
     Contender(
         name="FastStream",

@@ -5,7 +5,7 @@ from typing import Literal
 
 from tests.bench.results import Cell, Results
 
-OURS, PLAIN = "mqkit AsyncApp", "mqkit App"
+OURS, PLAIN, BACKEND = "mqkit AsyncApp", "mqkit App", "mqkit on pika"
 Measure = Literal["rate", "cpu", "p50", "p99", "startup", "import", "memory"]
 UNITS: dict[Measure, tuple[str, str]] = {
     "rate": ("messages/s", "/s"),
@@ -54,6 +54,9 @@ GOALS: tuple[Goal, ...] = (
     Goal("rabbitmq", "publish-100", "cpu", 1 / 6, peer="FastStream"),
     Goal("rabbitmq", "publish-batch", "rate", 4.0, peer="FastStream"),
     Goal("rabbitmq", "consume", "rate", 7.0, peer="FastStream"),
+    Goal("rabbitmq", "consume", "rate", 2.0, peer="pika", ours=BACKEND),
+    Goal("rabbitmq", "consume", "cpu", 18, 9, ours=BACKEND),
+    Goal("rabbitmq", "publish-batch", "cpu", 8, 4, ours=BACKEND),
     Goal("rabbitmq", "consume", "rate", 2.0, peer="pika", ours=PLAIN),
     Goal("kafka", "publish-1", "rate", 1.0, peer=FSC),
     Goal("kafka", "publish-100", "rate", 2.5, 3.5, FSC),
