@@ -76,11 +76,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What pytest-xdist keeps in one process, with --dist loadgroup: a file, or one colour of a part of the suite."""
+    """What pytest-xdist keeps in one process, with --dist loadgroup: a file, or one colour of the conformance suite."""
     for item in items:
         colour = item.callspec.params.get("colour", "") if hasattr(item, "callspec") else ""
-        part = item.function.__module__ if colour and isinstance(item, pytest.Function) else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {colour} {part}".strip()))
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {colour}".strip()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
