@@ -41,6 +41,7 @@ class KafkaReceiver:
         self._again: list[Lease] = []
         self._woken = Event()
         self._away = False
+        self._keep_at = 0.0
         self._probe_at = 0.0
         self._end: MqkitError | None = None
         self._closed = False
@@ -98,8 +99,12 @@ class KafkaReceiver:
         return found
 
     def _keep(self) -> list[Delivery]:
-        for member in self._members:
-            member.keep()
+        """Each poll may bring a record that nobody wants: too many of them, and the partitions have to pause."""
+        now = monotonic()
+        if now >= self._keep_at:
+            self._keep_at = now + KEEP
+            for member in self._members:
+                member.keep()
         return []
 
     def _wait(self, timeout: float) -> None:
