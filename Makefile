@@ -19,7 +19,7 @@ help:
 	@echo "  make test            lint, then all tests, with brokers of their own; what CI runs"
 	@echo "  make lint            ruff, mypy and pyright only"
 	@echo "  make format          let ruff put the code in order"
-	@echo "  make bench           measure mqkit against its peers, on brokers of its own (25 minutes), and write the tables"
+	@echo "  make bench           measure mqkit against its peers, on brokers of its own (half an hour), and write the tables"
 	@echo "  make bench ARGS='--only kafka/publish --rounds 1'    a part of that; ARGS=--help lists what can be chosen"
 	@echo "  make clean           remove what these commands made here (images and the Docker engine stay)"
 	@echo
