@@ -23,7 +23,7 @@ log = logging.getLogger("mqkit")
 QUICK: Final = 0.0001
 """Seconds: what takes longer is worth a job of its own."""
 LOOK: Final = 0.002
-"""Seconds for which messages may wait for a handler that is quick as a rule."""
+"""Seconds between two looks. Behind a handler that is quick as a rule, messages may wait for two of them."""
 
 
 class Pace:

@@ -636,7 +636,7 @@ def test_what_another_process_publishes_arrives_within_50_ms(backend: SQLiteBack
         sender.send([Outgoing(WireMessage(str(time.time()).encode()), "t", "g")], 5)
         taken.append(float(process.says()))
     sender.close()
-    assert sorted(taken)[40] < 0.05, "two of three; the rest is left to a machine that has other things to do"
+    assert sorted(taken)[56] < 0.05
 
 
 # --- trouble
