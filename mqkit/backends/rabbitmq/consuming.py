@@ -294,7 +294,7 @@ class RabbitReceiver:
 
     def _tag(self, token: object) -> int | None:
         """Of a delivery that belongs to this session."""
-        epoch, tag = token if isinstance(token, tuple) else (None, None)
+        epoch, tag = token if isinstance(token, tuple) and len(token) == 2 else (None, None)
         ours = epoch == self._epoch and tag in self._out and tag not in self._held and tag not in self._going
         return tag if ours else None
 
