@@ -165,11 +165,12 @@ class AiormqConnection:
         self._connection = connection
         self.product = channels.product(connection.server_properties)
         self.frame_max = connection.connection_tune.frame_max or frames.LARGEST
+        self.channel_max = connection.connection_tune.channel_max or channels.NUMBERS
 
-    async def channel(self, *, confirms: bool) -> AiormqChannel:
-        """As Connection.channel."""
+    async def channel(self, number: int, *, confirms: bool) -> AiormqChannel:
+        """As Connection.channel. aiormq's own choice of a number can be one that RabbitMQ still holds for closing."""
         with told():
-            return AiormqChannel(await self._connection.channel(publisher_confirms=confirms))
+            return AiormqChannel(await self._connection.channel(number, publisher_confirms=confirms))
 
     @property
     def is_closed(self) -> bool:

@@ -11,6 +11,9 @@ from typing import Protocol, TypeAlias
 from mqkit.backends.rabbitmq.options import RabbitUrl
 from mqkit.backends.rabbitmq.stream import Frames
 
+NUMBERS = 65_535
+"""Channels of a connection, as AMQP has it; a broker may allow fewer."""
+
 
 def quieten(library: str) -> None:
     """It logs as errors what it raises too, and what it raises is mqkit's to tell. Who has set a level gets it all."""
@@ -126,8 +129,13 @@ class Connection(Protocol):
         """Bytes of a frame, at most."""
         ...
 
-    async def channel(self, *, confirms: bool) -> Channel:
-        """A new channel; with `confirms` the broker confirms what is published there."""
+    @property
+    def channel_max(self) -> int:
+        """The highest number of a channel."""
+        ...
+
+    async def channel(self, number: int, *, confirms: bool) -> Channel:
+        """A new channel of that number, which is free; with `confirms` the broker confirms what is published there."""
         ...
 
     @property

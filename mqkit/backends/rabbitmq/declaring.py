@@ -102,6 +102,7 @@ class Declaring:
                 while left:
                     position, item = left.pop()
                     if channel.is_closed:
+                        await self._link.drop(channel)
                         channel = await self._link.channel()
                     results[position] = await do(channel, item)
             except BaseException:

@@ -6,6 +6,7 @@ Opens, calls and closes, and says in mqkit's errors what went wrong; never recon
 import asyncio
 import os
 import ssl
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
@@ -50,6 +51,26 @@ def _not_opened(error: BaseException, url: RabbitUrl, stream: Frames) -> Backend
     return ConnectionLost(f"no connection to RabbitMQ at {url.where}: {text}")
 
 
+class Numbers:
+    """Which numbers are free for channels. The one that was freed longest ago comes first."""
+
+    def __init__(self, highest: int) -> None:
+        self._highest = highest
+        self._fresh = 0
+        self._freed: deque[int] = deque()
+
+    def take(self) -> int | None:
+        """One that is free; None if there is none."""
+        if self._fresh < self._highest:
+            self._fresh += 1
+            return self._fresh
+        return self._freed.popleft() if self._freed else None
+
+    def free(self, number: int) -> None:
+        """It may be taken again."""
+        self._freed.append(number)
+
+
 class Link:
     """One connection, opened with `Link.open`."""
 
@@ -59,6 +80,9 @@ class Link:
         self.claims: set[str] = set()
         """Queues that this connection owns, see turn.py."""
         self._connection = connection
+        self._numbers = Numbers(connection.channel_max)
+        self._open: dict[int, Channel] = {}
+        """By number. Who drops a channel must not touch the next of that number."""
         stream.established = True
 
     @classmethod
@@ -124,11 +148,19 @@ class Link:
     async def channel(self, *, confirms: bool = False, traffic: Traffic | None = None) -> Channel:
         """A new channel, whose messages are `traffic`'s business."""
         self.raise_if_lost()
-        async with self.calling():
-            channel = await self._connection.channel(confirms=confirms)
+        number = self._numbers.take()
+        if number is None:
+            raise BackendError(
+                f"RabbitMQ at {self.url.where} allows {self._connection.channel_max:,} channels on a connection, and "
+                f"so many are open: raise channel_max in rabbitmq.conf, or subscribe in more than one process",
+                retryable=True,
+            )
+        async with self.calling():  # where this fails the number is given up: RabbitMQ may have it open
+            channel = await self._connection.channel(number, confirms=confirms)
         self.raise_if_lost()
+        self._open[number] = channel
         if traffic is not None:
-            self.stream.traffic[channel.number] = traffic
+            self.stream.route(number, traffic)
         return channel
 
     async def consume(self, channel: Channel, queue: str, prefetch: int) -> str:
@@ -136,12 +168,19 @@ class Link:
         return await channel.consume(queue, min(prefetch, PREFETCH_MAX))
 
     async def drop(self, channel: Channel) -> None:
-        """Close `channel`; never raises."""
-        self.stream.traffic.pop(channel.number, None)
+        """Close `channel`; idempotent, never raises. Its number is free when both sides have closed it."""
+        number = channel.number
+        if self._open.get(number) is not channel:
+            return
+        del self._open[number]
+        self.stream.silence(number)
         if self.lost is None and not channel.is_closed:
             with suppress(Exception):
                 async with asyncio.timeout(CLOSE_TIMEOUT):
                     await channel.close()
+        if channel.is_closed:
+            self.stream.forget(number)
+            self._numbers.free(number)
 
     async def close(self) -> None:
         """Say good-bye; idempotent, never raises, ends in a few seconds."""

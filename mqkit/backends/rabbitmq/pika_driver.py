@@ -74,11 +74,11 @@ class PikaChannel:
         self._channel: Any = None
         self._waiting: asyncio.Future[Any] | None = None
 
-    async def open(self, connection: StateMachine, *, confirms: bool) -> "PikaChannel":
+    async def open(self, connection: StateMachine, number: int, *, confirms: bool) -> "PikaChannel":
         """On `connection`."""
 
         def ask(callback: Callable[[object], None]) -> None:
-            self._channel = connection.channel(on_open_callback=callback)
+            self._channel = connection.channel(number, on_open_callback=callback)
             self._channel.add_on_close_callback(self._closed)
 
         await self._answer(ask)
@@ -113,8 +113,8 @@ class PikaChannel:
 
     @property
     def is_closed(self) -> bool:
-        """As Channel.is_closed."""
-        return not self._channel.is_open
+        """As Channel.is_closed: by both sides, so that its number is free."""
+        return bool(self._channel.is_closed)
 
     async def exchange_declare(
         self, exchange: str, kind: str = "direct", *, passive: bool = False, durable: bool = False
@@ -252,10 +252,11 @@ class PikaConnection:
         self._adapter = adapter
         self.product = channels.product(adapter.server_properties or {})
         self.frame_max: int = adapter.params.frame_max or frames.LARGEST
+        self.channel_max: int = adapter.params.channel_max or channels.NUMBERS
 
-    async def channel(self, *, confirms: bool) -> PikaChannel:
+    async def channel(self, number: int, *, confirms: bool) -> PikaChannel:
         """As Connection.channel."""
-        return await PikaChannel(self._adapter.stream.loop).open(self._adapter, confirms=confirms)
+        return await PikaChannel(self._adapter.stream.loop).open(self._adapter, number, confirms=confirms)
 
     @property
     def is_closed(self) -> bool:

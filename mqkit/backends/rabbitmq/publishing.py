@@ -294,6 +294,8 @@ class RabbitSender:
     async def _channel(self) -> Confirms:
         if self._confirms is None or not self._confirms.usable:
             self._known = {""}  # what closed the channel may have been one that is there no more
+            if self._confirms is not None and self._confirms.channel is not None:
+                await self._link.drop(self._confirms.channel)
             confirms = Confirms(self._link, self._learn_limit)
             confirms.channel = await self._link.channel(confirms=True, traffic=confirms)
             self._confirms = confirms

@@ -46,6 +46,31 @@ class Traffic(Protocol):
         ...
 
 
+class _Nobody:
+    """Whose channel is being closed: RabbitMQ gives back, or drops, what still comes."""
+
+    def confirmed(self, tag: int, *, multiple: bool, accepted: bool) -> None:
+        """As Traffic's."""
+
+    def returned(self, text: str, exchange: str, routing_key: str, header: bytes) -> None:
+        """As Traffic's."""
+
+    def delivered(self, tag: int, where: tuple[str, str], header: bytes, body: bytes, *, redelivered: bool) -> None:
+        """As Traffic's."""
+
+    def cancelled(self) -> None:
+        """As Traffic's."""
+
+    def closed(self, code: int, text: str) -> None:
+        """As Traffic's."""
+
+    def lost(self, error: ConnectionLost) -> None:
+        """As Traffic's."""
+
+
+NOBODY: Traffic = _Nobody()
+
+
 @dataclass(slots=True)
 class _Content:
     """What is known of a message whose frames are still coming."""
@@ -200,6 +225,23 @@ class Frames(asyncio.Protocol):
         exchange, at = short(data, at + 9)
         routing_key = short(data, at)[0]
         owner.delivered(tag, (exchange, routing_key), header, body, redelivered=bool(redelivered))
+
+    # --- who hears what
+
+    def route(self, number: int, traffic: Traffic) -> None:
+        """What comes on channel `number` is the business of `traffic` from now on."""
+        self._contents.pop(number, None)
+        self.traffic[number] = traffic
+
+    def silence(self, number: int) -> None:
+        """Channel `number` is being closed: messages that still come are nobody's; the driver hears the rest."""
+        if number in self.traffic:
+            self.traffic[number] = NOBODY
+
+    def forget(self, number: int) -> None:
+        """Channel `number` is closed, on both sides."""
+        self.traffic.pop(number, None)
+        self._contents.pop(number, None)
 
     # --- writing
 

@@ -1,21 +1,16 @@
 """What mqkit needs of pika's inside is there; and what mqkit makes of it, by hand, without a broker."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pika.connection
 import pytest
-from pamqp import commands
-from pamqp.base import Frame
-from pamqp.frame import marshal, unmarshal
-from pamqp.header import ProtocolHeader
 
-from mqkit.backends.rabbitmq import channels, frames, pika_driver
+from mqkit.backends.rabbitmq import channels, pika_driver
 from mqkit.backends.rabbitmq.channels import Channel, NotFound
 from mqkit.backends.rabbitmq.link import Link
 from mqkit.backends.rabbitmq.options import parse_url
 from mqkit.errors import BackendError, ConfigurationError, ConnectionLost
+from tests.unit.rabbitmq.peer import Peer, with_peer
 
 
 @pytest.mark.parametrize(
@@ -42,65 +37,6 @@ def test_another_pika_is_refused_with_its_version(monkeypatch: pytest.MonkeyPatc
     asyncio.run(run())
 
 
-ANSWERS: dict[object, Frame] = {
-    commands.Connection.StartOk: commands.Connection.Tune(10, 131_072, 0),
-    commands.Connection.Open: commands.Connection.OpenOk(),
-    commands.Connection.Close: commands.Connection.CloseOk(),
-    commands.Channel.Open: commands.Channel.OpenOk(),
-    commands.Channel.Close: commands.Channel.CloseOk(),
-    commands.Basic.Qos: commands.Basic.QosOk(),
-    commands.Basic.Consume: commands.Basic.ConsumeOk("tag"),
-    commands.Basic.Cancel: commands.Basic.CancelOk("tag"),
-    commands.Queue.Declare: commands.Channel.Close(404, "NOT_FOUND - no queue", 50, 10),
-}
-
-
-class Peer:
-    """A broker for one connection: says hello, answers by a table, and writes down what it heard."""
-
-    def __init__(self) -> None:
-        self.heard: list[str] = []
-        self.mechanisms = "PLAIN"
-        self.writers: list[asyncio.StreamWriter] = []
-
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writers.append(writer)
-        await reader.readexactly(len(ProtocolHeader(0, 9, 1).marshal()))
-        product: dict[str, Any] = {"product": "RabbitMQ", "version": "9.9", "capabilities": {"basic.nack": True}}
-        writer.write(marshal(commands.Connection.Start(0, 9, product, self.mechanisms), 0))
-        try:
-            while True:
-                head = await reader.readexactly(7)
-                rest = await reader.readexactly(frames.HEAD.unpack(head)[2] + 1)
-                _, number, frame = unmarshal(head + rest)
-                self.heard.append(frame.name)
-                if (answer := ANSWERS.get(type(frame))) is not None:
-                    writer.write(marshal(answer, number))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-
-def with_peer(check: Callable[[Peer, Link], Awaitable[None]], **traits: str) -> None:
-    async def run() -> None:
-        peer = Peer()
-        vars(peer).update(traits)
-        server = await asyncio.start_server(peer.talk, "127.0.0.1")
-        url = parse_url(f"amqp://127.0.0.1:{server.sockets[0].getsockname()[1]}/?heartbeat=0")
-        try:
-            link = await Link.open(url, pika_driver.connect, 5)
-            try:
-                await check(peer, link)
-            finally:
-                await link.close()
-        finally:
-            for writer in peer.writers:
-                writer.close()
-            server.close()
-            await server.wait_closed()
-
-    asyncio.run(run())
-
-
 def test_a_channel_that_consumes_is_closed_without_cancelling_before() -> None:
     """What is out then goes back at once, in its order: turn.py builds upon it."""
 
@@ -111,7 +47,7 @@ def test_a_channel_that_consumes_is_closed_without_cancelling_before() -> None:
         assert channel.is_closed
         assert peer.heard[-3:] == ["Basic.Qos", "Basic.Consume", "Channel.Close"]
 
-    with_peer(check)
+    with_peer(pika_driver.connect, check)
 
 
 def test_a_cancelled_consumer_leaves_its_channel_open() -> None:
@@ -121,7 +57,7 @@ def test_a_cancelled_consumer_leaves_its_channel_open() -> None:
         assert peer.heard[-1] == "Basic.Cancel"
         assert not channel.is_closed
 
-    with_peer(check)
+    with_peer(pika_driver.connect, check)
 
 
 def test_a_refusal_says_what_it_is_and_ends_the_channel() -> None:
@@ -134,7 +70,7 @@ def test_a_refusal_says_what_it_is_and_ends_the_channel() -> None:
         with pytest.raises(channels.DriverError, match="closed"):
             await channel.queue_declare("q")
 
-    with_peer(check)
+    with_peer(pika_driver.connect, check)
 
 
 def test_a_call_whose_connection_is_lost_says_so() -> None:
@@ -147,14 +83,14 @@ def test_a_call_whose_connection_is_lost_says_so() -> None:
         with pytest.raises(ConnectionLost):
             await link.channel()
 
-    with_peer(check)
+    with_peer(pika_driver.connect, check)
 
 
 def test_what_the_broker_says_that_it_is() -> None:
     async def check(_peer: Peer, link: Link) -> None:
         assert (link.product, link.frame_max) == ("RabbitMQ 9.9", 131_072)
 
-    with_peer(check)
+    with_peer(pika_driver.connect, check)
 
 
 def test_a_handshake_that_the_driver_gives_up_is_told() -> None:
@@ -162,4 +98,4 @@ def test_a_handshake_that_the_driver_gives_up_is_told() -> None:
         pytest.fail("it cannot be opened")
 
     with pytest.raises(BackendError, match="does not offer the authentication 'plain'"):
-        with_peer(check, mechanisms="GSSAPI")
+        with_peer(pika_driver.connect, check, mechanisms="GSSAPI")
