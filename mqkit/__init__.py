@@ -8,7 +8,7 @@ envelope codec              between payloads and bytes with headers
 retry topology events       decisions, names and facts, as data
 backend                     the seam: what a backend is
 hookspecs registry plugins  what a plugin may add, and how it is found
-ports immediate             what orchestration needs of the world, and how it runs without an event loop
+ports immediate exits       what orchestration needs of the world, and how it runs without an event loop
 event_loop                  who fulfils that: an event loop, or
 threads monitor daemons     threads
 bridge                      from a backend of one colour to the other

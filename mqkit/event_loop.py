@@ -8,14 +8,19 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any, TypeVar
 
 from mqkit.daemons import Daemons
+from mqkit.exits import called, contained, typed
 from mqkit.ports import HandlerTimeout
 
 T = TypeVar("T")
+
+HANDLING: ContextVar[bool] = ContextVar("mqkit-handling", default=False)
+"""Set in the context of a handler, and so of each task that it starts."""
 
 
 class AsyncSignal:
@@ -105,6 +110,7 @@ class AsyncPorts:
         self.loop = asyncio.get_running_loop()
         self._daemons = Daemons("mqkit-handler")
         self._undo: list[Callable[[], object]] = []
+        self._tasks = HandlersTasks.on(self.loop)
         self.monotonic = time.monotonic
         self.now = time.time
         self.draw = random.random
@@ -136,6 +142,7 @@ class AsyncPorts:
 
     async def call(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
         """As Ports.call."""
+        HANDLING.set(True)  # and it stays so: this job runs handlers
         try:
             if not iscoroutinefunction(function):
                 return await self._in_thread(function, args, timeout)
@@ -147,6 +154,12 @@ class AsyncPorts:
             if task is not None and not task.cancelling():  # nobody asked for it: something inside was cancelled
                 raise RuntimeError("the handler was cancelled from inside") from error
             raise
+        except Exception:
+            raise
+        except BaseException as error:
+            if self.ends_all(error):
+                raise
+            raise contained(error) from error
 
     async def _in_thread(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
         started = self.monotonic()
@@ -155,7 +168,7 @@ class AsyncPorts:
 
         def run() -> None:
             try:
-                finish = partial(_resolve, future, function(*args), None)
+                finish = partial(_resolve, future, called(function, args), None)
             except BaseException as error:  # noqa: BLE001 - raised where the function was called
                 finish = partial(_resolve, future, None, error)
             self.post(finish)
@@ -195,11 +208,75 @@ class AsyncPorts:
         finally:
             self._undo = [partial(self.loop.remove_signal_handler, number) for number in numbers if here]
 
+    def ends_all(self, error: BaseException) -> bool:
+        """As Ports.ends_all."""
+        return _ends_all(error)
+
     def close(self) -> None:
-        """As Ports.close; signals do what they did before."""
+        """As Ports.close; signals do what they did before, and tasks are made as before."""
+        self._tasks.release()
         for undo in self._undo:
             undo()
         self._daemons.close()
+
+
+class HandlersTasks:
+    """A loop's task factory, as long as an app is open there: what ends a task that a handler started ends only that.
+
+    asyncio lets SystemExit and KeyboardInterrupt pass out of a task through the loop, and so ends all that runs there;
+    GeneratorExit closes the coroutine that waits for the task.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._before = loop.get_task_factory()
+        self._users = 0
+
+    @classmethod
+    def on(cls, loop: asyncio.AbstractEventLoop) -> "HandlersTasks":
+        """The one of `loop`, for one more user."""
+        found: object = loop.get_task_factory()
+        if not isinstance(found, cls):
+            found = cls(loop)
+            loop.set_task_factory(found)
+        found._users += 1
+        return found
+
+    def release(self) -> None:
+        """One user less; the last one leaves the loop as it was, unless somebody else set a factory meanwhile."""
+        self._users -= 1
+        now: object = self._loop.get_task_factory()
+        if not self._users and now is self:
+            self._loop.set_task_factory(self._before)
+
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, work: Generator[Any, None, T] | Coroutine[Any, Any, T], /, **options: Any
+    ) -> "asyncio.Future[T]":
+        """As `loop.create_task` calls it."""
+        if HANDLING.get() and isinstance(work, Coroutine):
+            work = _alone(work)
+        return asyncio.Task(work, loop=loop, **options) if self._before is None else self._before(loop, work, **options)
+
+
+async def _alone(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns or raises, but that it does not end more than its task."""
+    try:
+        return await work
+    except Exception:
+        raise
+    except BaseException as error:
+        if _ends_all(error):
+            raise
+        raise contained(error) from error
+
+
+def _ends_all(error: BaseException) -> bool:
+    if isinstance(error, GeneratorExit):  # raised within a task, or by closing what no loop will run any more
+        try:
+            return asyncio.current_task() is None
+        except RuntimeError:
+            return True
+    return isinstance(error, asyncio.CancelledError) or typed(error)
 
 
 async def _limited(result: Awaitable[Any], timeout: float | None, spent: float = 0.0) -> Any:

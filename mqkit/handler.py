@@ -23,6 +23,7 @@ from mqkit.errors import (
     SchemaError,
     Unroutable,
 )
+from mqkit.exits import contained
 from mqkit.message import Delivery, Message, Outgoing
 from mqkit.middleware import Around
 from mqkit.ports import HandlerTimeout, Job, Ports
@@ -157,6 +158,10 @@ class Handler:
             verdict = self.judge(error, message.attempt)
             if isinstance(error, HandlerTimeout):
                 still = error.still
+        except BaseException as error:
+            if ports.ends_all(error):
+                raise
+            verdict = self.judge(contained(error), message.attempt)
         seconds = ports.monotonic() - started
         return Outcome(delivery, verdict, message.id, message.attempt, seconds, reading.envelope, still=still)
 

@@ -126,6 +126,13 @@ class Ports(Protocol):
 
         Raises:
             HandlerTimeout: it takes more than `timeout` seconds.
+            HandlerExit: it raised what would have ended more than itself.
+        """
+        ...
+
+    def ends_all(self, error: BaseException) -> bool:
+        """Whether `error`, which is no Exception, is meant for more than the function that it came out of: the job was
+        cancelled, its coroutine is being closed, somebody pressed Ctrl-C.
         """
         ...
 

@@ -19,6 +19,7 @@ from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 from mqkit.daemons import Daemons
+from mqkit.exits import called
 from mqkit.immediate import run_now
 from mqkit.monitor import Monitor
 from mqkit.ports import HandlerTimeout
@@ -274,7 +275,7 @@ class ThreadPorts:
 
     async def call(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
         """As Ports.call: in this thread, or, with a time-out, in another, which goes on when the time is over."""
-        result = _called(function, args) if timeout is None else self._limited(function, args, timeout)
+        result = called(function, args, JobCancelled) if timeout is None else self._limited(function, args, timeout)
         if result is not None and isawaitable(result):
             if isinstance(result, Coroutine):
                 result.close()
@@ -289,7 +290,7 @@ class ThreadPorts:
 
         def run() -> None:
             try:
-                returned.append(_called(function, args))
+                returned.append(called(function, args))
             except BaseException as error:  # noqa: BLE001 - raised where the function was called
                 raised.append(error)
             ready.release()
@@ -324,6 +325,10 @@ class ThreadPorts:
         self._undo = [partial(signal.signal, number, handler) for number, handler in before.items()]
         yield
 
+    def ends_all(self, error: BaseException) -> bool:
+        """As Ports.ends_all."""
+        return isinstance(error, JobCancelled)
+
     def restore_signals(self) -> None:
         """Let signals do what they did before `ending`."""
         while self._undo:
@@ -349,11 +354,3 @@ def wake(waiter: threading.Lock) -> None:
     """Release it, unless somebody else did just now: who waits may be woken by two at once."""
     with suppress(RuntimeError):
         waiter.release()
-
-
-def _called(function: Callable[..., Any], args: Sequence[Any]) -> Any:
-    """As the function, but that a handler that means to end its thread has only failed."""
-    try:
-        return function(*args)
-    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-        raise RuntimeError(f"the handler raised {type(error).__name__}: {error}") from error

@@ -19,7 +19,7 @@ HOUSE = ROOT / "mqkit"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "durations message errors immediate",
+        "durations message errors immediate exits",
         "signals topic topology events",
         "verdict backend",
         "retry envelope codec middleware registry",
