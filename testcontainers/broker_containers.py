@@ -262,7 +262,7 @@ def _kafka(image: str) -> _Recipe:
         "share.coordinator.state.topic.min.isr": "1",
         "share.coordinator.state.topic.num.partitions": "4",
         "group.initial.rebalance.delay.ms": "0",
-        "auto.create.topics.enable": "false",
+        "auto.create.topics.enable": "true",  # Kafka's default: no client of ours may make use of it
         # a topic may allow messages of up to 32 MB; the broker's own limit stays 1 MB
         "replica.fetch.max.bytes": "33554432",
         "socket.request.max.bytes": "104857600",

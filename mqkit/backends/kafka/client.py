@@ -151,6 +151,7 @@ def consumer_config(settings: Settings, group_id: str) -> dict[str, object]:
         "fetch.wait.max.ms": 100,  # it delays what comes after a pause
         "queued.max.messages.kbytes": 4096,
         "reconnect.backoff.max.ms": 1000,
+        "topic.metadata.refresh.interval.ms": 5000,  # so much later at most a partition that was added is read
         "topic.metadata.propagation.max.ms": 1000,  # our topics were there at first: one that is not was deleted
         **client_config(settings),
         **(CLASSIC if settings.protocol == "classic" else {"group.protocol": "consumer"}),

@@ -11,7 +11,7 @@ from mqkit.backends.kafka.faults import DriverLog, Trouble, as_ours, mapped
 from mqkit.backends.kafka.member import PATIENCE, SLICE, closing
 from mqkit.backends.kafka.offsets import Progress, decode, merged
 from mqkit.backends.kafka.partitions import Lease, Partition, message_of
-from mqkit.backends.kafka.receiver import CLOSING
+from mqkit.backends.kafka.receiver import CLOSING, check_again
 from mqkit.backends.kafka.tiers import Tier
 from mqkit.errors import ClosedError, LeaseLost, MqkitError
 from mqkit.message import Delivery
@@ -106,13 +106,16 @@ class DeadReceiver:
         """As BlockingReceiver.settle; returns when the broker has it."""
         self._check()
         changed: set[Partition] = set()
+        again: list[Lease] = []
         for token, settlement in settlements:
             assert isinstance(token, Lease)
-            token.partition.out -= 1
-            if settlement is Settlement.DONE:
+            if not token.partition.take_back(token):
+                again.append(token)
+            elif settlement is Settlement.DONE:
                 token.partition.tracker.finish(token.offset)
                 changed.add(token.partition)
         self._commit(changed)
+        check_again(again)
 
     def note(self, notes: Notes) -> None:
         """As BlockingReceiver.note."""

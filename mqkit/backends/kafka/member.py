@@ -184,14 +184,16 @@ class Member:
 
     # -- committing
 
-    def settled(self, lease: Lease, *, finished: bool) -> None:
-        """A delivery of a partition that is ours came back."""
+    def settled(self, lease: Lease, *, finished: bool) -> bool:
+        """A delivery of a partition that is ours came back. False: it came back before, which nothing undoes."""
         part = lease.partition
-        part.out -= 1
+        if not part.take_back(lease):
+            return False
         self._changed.add(part)
         self._settled = True
         if finished:
             part.tracker.finish(lease.offset)
+        return True
 
     def commit_if_due(self) -> None:
         """Commit what changed, if there was no commit for a while."""

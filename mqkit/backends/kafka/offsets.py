@@ -160,7 +160,7 @@ def encode(progress: Progress, longest: int = LONGEST) -> str:
     not fit in even so (about a thousand do) are left out, the last ones first.
     """
     low = progress.low
-    head = [progress.out, max(0, progress.reserved - low), len(progress.marks)]
+    head = [max(0, progress.out), max(0, progress.reserved - low), len(progress.marks)]
     for limit, count in progress.marks:
         head += [limit - low, count]
     fixed = bytearray().join(map(_varint, head))

@@ -16,6 +16,7 @@ DRIVER = "rdkafka."
 OURS = frozenset(
     {
         "acks",
+        "allow.auto.create.topics",
         "bootstrap.servers",
         "enable.auto.commit",
         "enable.auto.offset.store",
@@ -195,8 +196,14 @@ def _passed_through(name: str) -> str:
 
 
 def client_config(settings: Settings) -> dict[str, object]:
-    """What every client of librdkafka gets."""
-    config: dict[str, object] = {"bootstrap.servers": settings.servers, "client.id": settings.client_id}
+    """What every client of librdkafka gets. None makes a topic by asking for it or by sending to it, as brokers let
+    clients do by default: it would have the broker's own settings, and no group.
+    """
+    config: dict[str, object] = {
+        "allow.auto.create.topics": False,
+        "bootstrap.servers": settings.servers,
+        "client.id": settings.client_id,
+    }
     security = settings.security
     if settings.username is not None:
         config |= {"sasl.username": settings.username, "sasl.password": settings.password or ""}

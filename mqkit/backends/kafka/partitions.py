@@ -19,14 +19,16 @@ MOST_RESERVED = 1 << 17
 
 
 class Lease:
-    """The token of a delivery: valid as long as its partition belongs to a member, by the same assignment."""
+    """The token of a delivery: valid once, as long as its partition belongs to a member, by the same assignment."""
 
-    __slots__ = ("message", "offset", "partition")
+    __slots__ = ("message", "offset", "out", "partition")
 
     def __init__(self, partition: "Partition", offset: int, message: WireMessage) -> None:
         self.partition = partition
         self.offset = offset
         self.message = message
+        self.out = True
+        """It was not settled yet."""
 
     def __str__(self) -> str:
         return f"{self.partition}@{self.offset}"
@@ -74,6 +76,14 @@ class Partition:
             self.tracker.notes.get(offset, 0) if self.tracker.notes else 0,
             True,  # noqa: FBT003  positions cost less than names, for every message
         )
+
+    def take_back(self, lease: Lease) -> bool:
+        """A delivery of it was settled. False: it was settled before, and that was counted."""
+        if not lease.out:
+            return False
+        lease.out = False
+        self.out -= 1
+        return True
 
     def must_reserve(self) -> bool:
         """Whether more was handed out than a commit has told, so that a lost process would not be counted."""

@@ -143,6 +143,7 @@ class KafkaReceiver:
         """As BlockingReceiver.settle."""
         self._check()
         gone: list[Lease] = []
+        again: list[Lease] = []
         released: list[Lease] = []
         for token, settlement in settlements:
             assert isinstance(token, Lease)
@@ -150,13 +151,15 @@ class KafkaReceiver:
             if member is None:
                 gone.append(token)
                 continue
-            member.settled(token, finished=settlement is Settlement.DONE)
-            if settlement is not Settlement.DONE:
+            if not member.settled(token, finished=settlement is Settlement.DONE):
+                again.append(token)
+            elif settlement is not Settlement.DONE:
                 released.append(token)
         if released:
             self._again = sorted([*self._again, *released], key=lambda lease: -lease.offset)
         for member in self._members:
             member.commit_if_due()
+        check_again(again)
         _check_gone(gone)
 
     def note(self, notes: Notes) -> None:
@@ -197,7 +200,18 @@ class KafkaReceiver:
             thread.join(max(0.0, deadline - monotonic()))
 
 
+def check_again(again: Sequence[Lease]) -> None:
+    """Raises LeaseLost if any of these, which were settled now, had been settled before."""
+    if again:
+        raise LeaseLost(f"{len(again)} deliveries were settled already ({_some(again)}), which stands")
+
+
+def _some(leases: Sequence[Lease]) -> str:
+    return ", ".join(map(str, leases[:3])) + (", ..." if len(leases) > 3 else "")
+
+
 def _check_gone(gone: Sequence[Lease]) -> None:
     if gone:
-        some = ", ".join(map(str, gone[:3])) + (", ..." if len(gone) > 3 else "")
-        raise LeaseLost(f"the partition of {len(gone)} deliveries was taken away ({some}): they are delivered again")
+        raise LeaseLost(
+            f"the partition of {len(gone)} deliveries was taken away ({_some(gone)}): they are delivered again"
+        )

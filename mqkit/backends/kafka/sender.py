@@ -209,6 +209,7 @@ def producer_config(settings: Settings) -> dict[str, object]:
         "message.timeout.ms": 30_000,
         "partitioner": "murmur2_random",  # as the Java clients place keys
         "queue.buffering.max.kbytes": 262_144,
+        "topic.metadata.propagation.max.ms": 1000,  # a topic was there when we looked: one that is not was deleted
         **settings.rdkafka,
         "acks": "all",
         "enable.idempotence": True,

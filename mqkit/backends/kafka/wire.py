@@ -57,6 +57,7 @@ def from_record(
 ) -> WireMessage:
     """The message that a record holds."""
     found: dict[str, HeaderValue] = {}
+    repeated: dict[str, list[HeaderValue]] = {}
     content_type: str | None = None
     for name, raw in headers or ():
         text = _decoded(raw)
@@ -64,9 +65,10 @@ def from_record(
             content_type = text
         elif name not in found:
             found[name] = text
+        elif name in repeated:
+            repeated[name].append(text)
         else:
-            known = found[name]
-            found[name] = [*known, text] if isinstance(known, list) else [known, text]
+            found[name] = repeated[name] = [found[name], text]
     if value is None:
         return WireMessage(b"", found, key, content_type, None, TOMBSTONE)
     return WireMessage(value, found or NO_HEADERS, key, content_type)

@@ -6,8 +6,11 @@ from threading import Lock
 
 import pytest
 
+from mqkit.backend import Backend, Settlement
+from mqkit.errors import LeaseLost
 from mqkit.message import Message
 from mqkit.retry import Retry
+from mqkit.testing.conformance.notes import session, taken
 from mqkit.testing.conformance.suite import Suite
 from mqkit.testing.promises import promise
 from mqkit.testing.record import Call
@@ -206,6 +209,24 @@ class Consuming(Suite):
         second.wait_until(lambda: {n.number for n in second.record.done} >= {0, 7, 99}, "the two come again")
         second.wait_until_idle(topic, "billing")
         assert sorted(n.number for n in second.record.done) == [0, 7, 99], "and none that was finished"
+
+    @promise("B7")
+    def test_who_settles_twice_is_told_and_nothing_else_changes(self, scene: Scene) -> None:
+        topic = scene.topic(key="key", groups=["billing"])
+        scene.publisher().publish_many(topic, [note(number, f"k{number}") for number in range(4)])
+
+        async def work(backend: Backend) -> None:
+            async with session(backend, topic) as receiver:
+                found = await taken(receiver, 4)
+                await receiver.settle([(found[0].token, Settlement.DONE)])
+                for other, settlement in ((1, Settlement.DONE), (2, Settlement.RELEASE)):
+                    with pytest.raises(LeaseLost):
+                        await receiver.settle([(found[0].token, settlement), (found[other].token, Settlement.DONE)])
+            async with session(backend, topic) as receiver:
+                assert set(await taken(receiver, 1)) == {3}, "the others were settled, and stay so"
+                assert not await receiver.receive(1, 0.2)
+
+        scene.at_the_seam(work)
 
     @promise("B7", needs="persistent shared")
     def test_a_crash_brings_back_what_ran_among_others_that_finished(self, scene: Scene) -> None:

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
 from mqkit.backends.kafka import KafkaTopic
 from mqkit.backends.kafka.client import KafkaBackend, consumer_config
-from mqkit.backends.kafka.options import client_config, parse_url
+from mqkit.backends.kafka.options import Settings, client_config, parse_url
 from mqkit.backends.kafka.sender import producer_config
 from mqkit.errors import ConfigurationError
 
@@ -48,6 +49,17 @@ def test_settings_of_the_driver_pass_through() -> None:
     settings = parse_url("kafka://a/?rdkafka.linger.ms=7&rdkafka.session.timeout.ms=6000")
     assert producer_config(settings)["linger.ms"] == "7"
     assert consumer_config(settings, "g")["session.timeout.ms"] == "6000"
+
+
+@pytest.mark.parametrize("make", [client_config, producer_config, lambda settings: consumer_config(settings, "g")])
+def test_no_client_makes_a_topic_by_asking_for_it(make: Callable[[Settings], dict[str, object]]) -> None:
+    assert make(parse_url("kafka://a/"))["allow.auto.create.topics"] is False
+    with pytest.raises(ConfigurationError, match="not yours to set"):
+        parse_url("kafka://a/?rdkafka.allow.auto.create.topics=true")
+
+
+def test_partitions_that_are_added_are_found_in_seconds() -> None:
+    assert int(str(consumer_config(parse_url("kafka://a/"), "g")["topic.metadata.refresh.interval.ms"])) <= 5000
 
 
 def test_the_new_group_protocol_is_given_none_of_the_settings_that_it_refuses() -> None:
