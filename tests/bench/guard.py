@@ -1,8 +1,9 @@
-"""The guard: what a message costs mqkit's process, against the figures in guard.json, in units of the calibration loop.
+"""The guard: the steps that a message takes in mqkit's process (see steps.py), against the figures in guard.json.
 
 `python -m tests.bench.guard` shows both, `--write` commits new figures: after a change that is meant to cost more, or
-to keep what was gained. A figure is the second best of several runs: load only adds. They hold for one version
-of Python, whose loop and whose asyncio they were made with.
+to keep what was gained. A step is a line that mqkit executes or a call that it makes, so a figure is the same on a slow
+and on a busy machine; a little depends on how the broker's bytes arrive. Python's versions count lines differently, so
+each has figures of its own.
 """
 
 import argparse
@@ -18,30 +19,29 @@ ROOT = Path(__file__).parents[2]
 FILE = Path(__file__).with_name("guard.json")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 CASES = tuple(f"{broker}/{case}" for broker in ("memory", "rabbitmq", "kafka") for case in ("publish", "consume"))
-LIMIT = 1.25
-"""How many times the committed figure a message may cost."""
-TRIES = 5
-"""A run that costs more may have been disturbed; that happens to five in a row hardly ever."""
-RUNS = 8
-"""Of which a new figure is the second best: the best may have been luck."""
+LIMIT = 1.15
+"""How many times the committed figure a message may take."""
+TRIES = 3
+"""How many runs in a row must be above the limit."""
+RUNS = 3
+"""Of which a new figure is the middle one."""
 
 
 def committed() -> dict[str, float]:
-    """Case -> figure, for this Python; empty where none were made for it."""
+    """Case -> steps of a message, for this Python; empty where none were counted with it."""
     found: dict[str, dict[str, float]] = json.loads(FILE.read_text()) if FILE.exists() else {}
     return found.get(PYTHON, {})
 
 
 def measure(case: str, url: str, burden: int = 0) -> float:
-    """CPU of a thousand messages in units of the calibration loop: the least of a few rounds of one process."""
+    """Steps of a message, counted in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.guard_case", case.partition("/")[2], url, str(burden)],
         cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"{case} ended with {done.returncode}: {done.stderr[-2000:]}")
-    rounds: list[tuple[float, float]] = json.loads(done.stdout)
-    return 1000 * min(each for _, each in rounds) / min(loop for loop, _ in rounds)
+    return float(done.stdout)
 
 
 def risen(figure: float, measured: Callable[[], float]) -> list[float]:
@@ -70,9 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with brokers({case.partition("/")[0] for case in chosen}, {k: v for k, v in given.items() if v}, print) as urls:
         for case in chosen:
             found = sorted(measure(case, urls[case.partition("/")[0]]) for _ in range(options.runs))
-            new[case] = round(found[min(1, len(found) - 1)], 3)
-            shown = ", ".join(f"{figure:.3f}" for figure in found)
-            print(f"{case:18} {new[case]:.3f}, committed {known.get(case, float('nan')):.3f}  ({shown})", flush=True)
+            new[case] = round(found[len(found) // 2], 1)
+            shown = ", ".join(f"{figure:.1f}" for figure in found)
+            print(f"{case:18} {new[case]:.1f}, committed {known.get(case, float('nan')):.1f}  ({shown})", flush=True)
     if options.write:
         everything = json.loads(FILE.read_text()) if FILE.exists() else {}
         everything[PYTHON] = dict(sorted({**known, **new}.items()))

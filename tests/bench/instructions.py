@@ -19,7 +19,7 @@ from tests.bench.guard_case import BATCH
 
 FEW, MORE = 1, 5
 CASES = ("publish", "consume")
-QUIETLY = "from mqkit.bench import meter; meter.CALIBRATION_TURNS = 0; from tests.bench.guard_case import main; main({!r}, {!r}, {!r}, {!r})"
+UNCOUNTED = "from tests.bench.guard_case import main; main({!r}, 'memory://', rounds='{}', counted='')"
 LINE = re.compile(r"^\s*([\d,]+) \(\s*[\d.]+%\)\s+(\S+?):(\S+)(?: \[(\S+)\])?")
 LIBRARIES = (("pydantic_core", "pydantic_core"), ("libpython", "the interpreter"), ("python3", "the interpreter"),
              ("libc.so", "the C library"))  # fmt: skip
@@ -51,7 +51,7 @@ def count(case: str, rounds: int) -> Counter[str]:
     """Function -> instructions of a whole process."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "callgrind"
-        code = QUIETLY.format(case, "memory://", "0", str(rounds))
+        code = UNCOUNTED.format(case, rounds)
         subprocess.run(
             ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", sys.executable, "-c", code],
             cwd=ROOT, capture_output=True, check=True,
