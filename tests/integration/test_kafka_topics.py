@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # it does
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic  # type: ignore[attr-defined]  # it does
 
+from mqkit.backend import Counts
 from mqkit.backends.kafka import KafkaTopic
-from mqkit.errors import PublishError, Unroutable
+from mqkit.errors import ConnectionLost, PublishError, Unroutable
 from tests.brokers import Broker
-from tests.kafka_session import PATIENCE, Session, bodies, done, take, wait_until
+from tests.kafka_session import PATIENCE, Session, Source, bodies, done, take, wait_until
 
 
 @pytest.fixture
@@ -64,6 +65,74 @@ def test_publishing_to_a_topic_that_was_deleted_is_refused_soon_and_makes_none(
     with pytest.raises(PublishError, match="there is no topic"):
         session.publish(b"z")
     assert session.topic not in admin.list_topics(timeout=PATIENCE).topics
+
+
+# -- topics that are made anew
+
+
+def made_anew(session: Session, name: str, partitions: int = 1) -> None:
+    """As an operator does."""
+    admin = admin_of(session)
+    admin.delete_topics([name])[name].result(PATIENCE)
+    wait_until(lambda: name not in admin.list_topics(timeout=PATIENCE).topics, "it is deleted")
+    admin.create_topics([NewTopic(name, partitions, 1)])[name].result(PATIENCE)
+    wait_until(lambda: name in admin.list_topics(timeout=PATIENCE).topics, "it is there again")
+
+
+def numbers(*span: int) -> list[bytes]:
+    return [b"%d" % number for number in range(*span)]
+
+
+def test_a_group_reads_all_of_a_topic_that_was_made_anew_while_it_read_the_old_one(
+    sessions: Callable[..., Session],
+) -> None:
+    session = sessions(KafkaTopic(partitions=1))
+    receiver = session.receiver()
+    session.publish(*numbers(20))
+    old = take(receiver, 20)
+    receiver.settle(done(*old[:10]))
+    made_anew(session, session.topic)
+    write(session, *numbers(100, 150))  # more than there were: the position in the old log is one in the new log, too
+    with pytest.raises(ConnectionLost, match=f"topic {session.topic} was deleted and made anew"):
+        wait_until(lambda: receiver.settle(done(*receiver.receive(10, 0.2))), "the session ends")
+    receiver.close()
+    assert session.counts() == Counts(50, 0, 0, 0, 50), "nothing of it counts as finished"
+    again = session.receiver()
+    found = take(again, 50)
+    assert bodies(found) == numbers(100, 150)
+    again.settle(done(*found))
+    again.close()
+    session.publish(b"through the old sender")
+    assert bodies(take(session.receiver(), 1)) == [b"through the old sender"]
+
+
+@pytest.mark.parametrize("place", ["", ".g.retry.0ms", ".g.dlq"])
+def test_nothing_of_a_topic_that_was_made_anew_while_nobody_read_it_is_passed_over(
+    sessions: Callable[..., Session], place: str
+) -> None:
+    session = sessions(KafkaTopic(partitions=1))
+    source: Source = "dead" if place == ".g.dlq" else "group"
+    name = session.topic + place
+    write(session, *numbers(10), name=name)
+    receiver = session.receiver(source=source)
+    receiver.settle(done(*take(receiver, 10)))
+    made_anew(session, name)  # and the commit on the way out is one for the old log
+    receiver.close()
+    write(session, *numbers(100, 120), name=name)
+    assert bodies(take(session.receiver(source=source), 20)) == numbers(100, 120)
+
+
+def test_dead_letters_of_a_new_topic_are_not_settled_by_who_reads_the_old_one(sessions: Callable[..., Session]) -> None:
+    session = sessions()
+    session.publish(*numbers(10), group="g", dead=True)
+    receiver = session.receiver(source="dead")
+    old = take(receiver, 10)
+    made_anew(session, f"{session.topic}.g.dlq")
+    write(session, *numbers(100, 110), name=f"{session.topic}.g.dlq")
+    receiver.settle(done(*old))
+    receiver.close()
+    assert session.counts().dead == 10
+    assert bodies(take(session.receiver(source="dead"), 10)) == numbers(100, 110)
 
 
 # -- partitions

@@ -7,14 +7,21 @@ from threading import Lock
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType  # type: ignore[attr-defined]  # as above
 from confluent_kafka.admin._metadata import ClusterMetadata  # only so do type checkers find it
 
 from mqkit.backend import Counts
 from mqkit.backends.kafka.counting import Log, counts
 from mqkit.backends.kafka.faults import DriverLog, Trouble, as_ours, log, mapped
-from mqkit.backends.kafka.offsets import decode
+from mqkit.backends.kafka.logs import id_of
+from mqkit.backends.kafka.offsets import decode, in_log
 from mqkit.backends.kafka.options import Settings, client_config
 from mqkit.backends.kafka.plan import (
     LIMIT,
@@ -28,7 +35,7 @@ from mqkit.backends.kafka.plan import (
     topic_wanted,
 )
 from mqkit.backends.kafka.tiers import tiers, tiers_group_name
-from mqkit.errors import BackendError, ConnectionLost, TopologyError, Unroutable
+from mqkit.errors import AuthenticationFailed, BackendError, ConnectionLost, TopologyError, Unroutable
 from mqkit.topology import Finding, Topology, dead_name, group_name
 
 T = TypeVar("T")
@@ -111,6 +118,26 @@ class KafkaAdmin:
             for resource, entries in found.items()
         }
 
+    def describe(self, names: Iterable[str]) -> Mapping[str, "Future[Any]"]:
+        """Ask for topics' descriptions; does not wait for them."""
+        return self.client.describe_topics(TopicCollection(list(names)), request_timeout=PATIENCE)
+
+    def ids(self, names: Iterable[str]) -> dict[str, str]:
+        """The ids of the logs of topics; empty where the broker has none, or does not tell us.
+
+        Raises:
+            Unroutable: there is no such topic.
+            ConnectionLost
+        """
+        found = {}
+        for name, future in self.describe(names).items():
+            try:
+                found[name] = id_of(self.answers({name: future}, f"topic {name}")[name])
+            except AuthenticationFailed as failure:
+                log.debug("the id of topic %s: %s", name, failure)
+                found[name] = ""
+        return found
+
     def limit(self, name: str) -> int | None:
         """The largest message that a topic takes; None where the broker does not tell us."""
         try:
@@ -167,24 +194,26 @@ class KafkaAdmin:
         places = [TopicPartition(name, number) for name in names for number in metadata.topics[name].partitions]
         asked = {"request_timeout": PATIENCE}
         what = f"how group {group} of {topic} stands"
-        ids = (group_name(topic, group), tiers_group_name(topic, group), dead_name(topic, group))
+        asking = (group_name(topic, group), tiers_group_name(topic, group), dead_name(topic, group))
         # first: librdkafka crashes when it asks a coordinator that is not ready for offsets (its issue 5040)
-        described = self.answers(self.client.describe_consumer_groups(list(ids), **asked), what)
+        described = self.answers(self.client.describe_consumer_groups(list(asking), **asked), what)
         ends = self.client.list_offsets(_each(places, LATEST), **asked)
         starts = self.client.list_offsets(_each(places, EARLIEST), **asked)
         committed = [
-            self.client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(one)], **asked) for one in ids
+            self.client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(one)], **asked) for one in asking
         ]
+        ids = self.ids(names)
         ended, started = self.answers(ends, what), self.answers(starts, what)
         logs = {(place.topic, place.partition): Log(started[place].offset, ended[place].offset) for place in places}
         progress = {
-            (place.topic, place.partition): decode(place.offset, place.metadata)
+            (place.topic, place.partition): known
             for answer in committed
             for found in self.answers(answer, what).values()
             for place in found.topic_partitions
             if place.offset >= 0
+            and (known := in_log(decode(place.offset, place.metadata), ids.get(place.topic, ""))) is not None
         }
-        members = any(found.members for name, found in described.items() if name in ids[:2])
+        members = any(found.members for name, found in described.items() if name in asking[:2])
         return counts(topic, group, logs, progress, members=members)
 
     def _make(self, wanted: Iterable[Wanted]) -> None:

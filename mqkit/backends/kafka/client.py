@@ -11,6 +11,7 @@ from mqkit.backends.kafka import CAPABILITIES
 from mqkit.backends.kafka.admin import KafkaAdmin
 from mqkit.backends.kafka.dead import DeadReceiver
 from mqkit.backends.kafka.faults import Trouble
+from mqkit.backends.kafka.logs import Logs
 from mqkit.backends.kafka.member import Member
 from mqkit.backends.kafka.options import Settings, client_config, parse_url
 from mqkit.backends.kafka.plan import groups_among
@@ -62,13 +63,14 @@ class KafkaBackend:
         if subscription.source == "tail":
             return self._open_tail(subscription, notify)
         topic, group = subscription.topic, subscription.group
-        self._require([topic, *(tier.name for tier in tiers(topic, group))], topic, group)
-        trouble = Trouble(self._settings.servers)
-        waiting = self._member(tiers_group_name(topic, group), tiers(topic, group), trouble, notify)
-        own = self._member(group_name(topic, group), [Tier(topic)], trouble, notify)
+        names = [topic, *(tier.name for tier in tiers(topic, group))]
+        self._require(names, topic, group)
+        trouble, logs = Trouble(self._settings.servers), self._logs(names)
+        waiting = self._member(tiers_group_name(topic, group), tiers(topic, group), trouble, notify, logs)
+        own = self._member(group_name(topic, group), [Tier(topic)], trouble, notify, logs)
         for member in (waiting, own):
             member.join()
-        return KafkaReceiver(topic, group, (waiting, own), trouble=trouble, notify=notify)
+        return KafkaReceiver(topic, group, (waiting, own), trouble=trouble, notify=notify, logs=logs)
 
     def _open_tail(self, subscription: Subscription, notify: Notify) -> KafkaReceiver:
         topic = subscription.topic
@@ -77,14 +79,18 @@ class KafkaBackend:
         ends = self._admin.ends(
             TopicPartition(tier.name, number) for tier in read for number in topics[tier.name].partitions
         )
-        trouble = Trouble(self._settings.servers)
-        member = self._member(f"mqkit-tail-{uuid4()}", read, trouble, notify)
+        trouble, logs = Trouble(self._settings.servers), self._logs(tier.name for tier in read)
+        member = self._member(f"mqkit-tail-{uuid4()}", read, trouble, notify, logs)
         member.follow(ends)
-        return KafkaReceiver(topic, subscription.group, (member,), trouble=trouble, notify=notify)
+        return KafkaReceiver(topic, subscription.group, (member,), trouble=trouble, notify=notify, logs=logs)
 
-    def _member(self, group_id: str, read: Iterable[Tier], trouble: Trouble, notify: Notify) -> Member:
+    def _logs(self, names: Iterable[str]) -> Logs:
+        return Logs(self._admin.describe, self._admin.ids(names))
+
+    def _member(self, group_id: str, read: Iterable[Tier], trouble: Trouble, notify: Notify, logs: Logs) -> Member:
         config = consumer_config(self._settings, group_id)
-        return Member(config, read, interval=self._settings.commit_interval, trouble=trouble, notify=notify)
+        interval = self._settings.commit_interval
+        return Member(config, read, interval=interval, trouble=trouble, notify=notify, logs=logs)
 
     def _open_dead(self, subscription: Subscription) -> DeadReceiver:
         topic, group = subscription.topic, subscription.group
@@ -96,6 +102,7 @@ class KafkaBackend:
             group,
             tier=Tier(name, returned=True),
             numbers=sorted(metadata.topics[name].partitions),
+            log_id=self._admin.ids([name])[name],
             trouble=Trouble(self._settings.servers),
         )
 

@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from mqkit.backend import Notes, Settlement, Settlements
 from mqkit.backends.kafka.faults import DriverLog, Trouble, as_ours, mapped
 from mqkit.backends.kafka.member import PATIENCE, SLICE, closing
-from mqkit.backends.kafka.offsets import Progress, decode, merged
+from mqkit.backends.kafka.offsets import Progress, decode, in_log, merged
 from mqkit.backends.kafka.partitions import Lease, Partition, message_of
 from mqkit.backends.kafka.receiver import CLOSING, check_again
 from mqkit.backends.kafka.tiers import Tier
@@ -31,8 +31,10 @@ class DeadReceiver:
         *,
         tier: Tier,
         numbers: Sequence[int],
+        log_id: str,
         trouble: Trouble,
     ) -> None:
+        self._log_id = log_id
         self._topic = topic
         self._group = group
         self._trouble = trouble
@@ -46,11 +48,11 @@ class DeadReceiver:
         try:
             with mapped(f"dead letters of {topic}.{group}", trouble):
                 places = self._read([TopicPartition(tier.name, number) for number in numbers])
-                self._partitions = {
-                    place.partition: Partition(tier, place.partition, _progress(place)) for place in places
-                }
+                self._partitions = {}
                 for place in places:
-                    place.offset = place.offset if place.offset >= 0 else OFFSET_BEGINNING
+                    progress = self._progress(place)
+                    self._partitions[place.partition] = Partition(tier, place.partition, progress, log_id)
+                    place.offset = OFFSET_BEGINNING if progress is None else progress.low
                 self._consumer.list_topics(tier.name, PATIENCE)  # or else it looks for the leader only a second later
                 self._consumer.assign(places)
         except BaseException:
@@ -140,7 +142,7 @@ class DeadReceiver:
             theirs = {place.partition: place for place in self._read([part.place for part in parts])}
             offsets = []
             for part in parts:
-                progress, other = part.tracker.progress(), _progress(theirs[part.number])
+                progress, other = part.tracker.progress(), self._progress(theirs[part.number])
                 if other is not None:
                     progress = merged(progress, other)
                 offsets.append(part.place_of(progress))
@@ -154,6 +156,9 @@ class DeadReceiver:
             if place.error is not None:
                 raise KafkaException(place.error)
         return found
+
+    def _progress(self, committed: TopicPartition) -> Progress | None:
+        return None if committed.offset < 0 else in_log(decode(committed.offset, committed.metadata), self._log_id)
 
     def _check(self) -> None:
         if self._closed:
@@ -173,7 +178,3 @@ class DeadReceiver:
         consumer = self._consumer
         del self._consumer
         closing(consumer).join(CLOSING)
-
-
-def _progress(committed: TopicPartition) -> Progress | None:
-    return None if committed.offset < 0 else decode(committed.offset, committed.metadata)

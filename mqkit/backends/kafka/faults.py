@@ -142,7 +142,11 @@ class Trouble:
 
     def deleted(self, topic: str) -> ConnectionLost:
         """Why what read `topic` cannot go on."""
-        return ConnectionLost(f"Kafka at {self.servers}: topic {topic} was deleted")
+        return self.gone_with(f"topic {topic} was deleted")
+
+    def gone_with(self, what: str) -> ConnectionLost:
+        """Why what read a topic cannot go on: `what` became of it."""
+        return ConnectionLost(f"Kafka at {self.servers}: {what}")
 
     def ours(self, what: str) -> MqkitError:
         """Why it does not work."""

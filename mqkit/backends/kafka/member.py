@@ -15,7 +15,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from mqkit.backend import Notify
 from mqkit.backends.kafka.faults import NO_TOPIC, DriverLog, Trouble, as_ours, log, mapped
-from mqkit.backends.kafka.offsets import LONGEST, Progress, decode, merged
+from mqkit.backends.kafka.logs import Logs
+from mqkit.backends.kafka.offsets import LONGEST, Progress, decode, in_log, merged
 from mqkit.backends.kafka.partitions import Lease, Partition, message_of
 from mqkit.backends.kafka.tiers import Tier, due
 from mqkit.errors import ConnectionLost, MqkitError
@@ -48,8 +49,16 @@ class Member:
     """
 
     def __init__(
-        self, config: Mapping[str, object], tiers: Iterable[Tier], *, interval: float, trouble: Trouble, notify: Notify
+        self,
+        config: Mapping[str, object],
+        tiers: Iterable[Tier],
+        *,
+        interval: float,
+        trouble: Trouble,
+        notify: Notify,
+        logs: Logs | None = None,
     ) -> None:
+        self._logs = logs
         self._tiers = {tier.name: tier for tier in tiers}
         self._interval = interval
         self._trouble = trouble
@@ -84,7 +93,7 @@ class Member:
         """Read from these positions on, and commit nothing."""
         self._consumer.list_topics(timeout=PATIENCE)  # or else it looks for the leaders only a second later
         for place in places:
-            self._add(Partition(self._tiers[place.topic], place.partition, None))
+            self._add(Partition(self._tiers[place.topic], place.partition, None, self._log_id(place.topic)))
         self._consumer.assign(list(places))
 
     def missing(self, timeout: float) -> set[str] | None:
@@ -151,9 +160,7 @@ class Member:
         offset = record.offset()
         assert offset is not None
         if offset < part.tracker.following:
-            log.warning("%s: its log begins anew, so nothing in it counts as finished", part)
-            self._drop([part])
-            part = self._add(Partition(part.tier, part.number, None))
+            part = self._begin_anew(part)
         if not part.tracker.take(offset):
             self._changed.add(part)
             return 0
@@ -166,6 +173,19 @@ class Member:
                 return 0
         self._give(part, offset, message, take)
         return 1
+
+    def _begin_anew(self, part: Partition) -> Partition:
+        """The log was cut, or is another one, as will be known soon: nothing that comes now counts as finished."""
+        log.warning("%s: its log begins anew, so nothing in it counts as finished", part)
+        buffered = self._buffer  # what lies in it came after that
+        self._drop([part])
+        self._buffer = buffered
+        if self._logs is not None:
+            self._logs.hurry()
+        return self._add(Partition(part.tier, part.number, None, self._log_id(part.tier.name)))
+
+    def _log_id(self, topic: str) -> str:
+        return "" if self._logs is None else self._logs.ids.get(topic, "")
 
     def _give(self, part: Partition, offset: int, message: WireMessage, take: Take) -> None:
         self._changed.add(part)
@@ -295,14 +315,18 @@ class Member:
     def _restored(self, consumer: Consumer, committed: TopicPartition) -> Partition:
         """A partition as its last owner left it; where that was us, with what we could not commit any more."""
         tier, number = self._tiers[committed.topic], committed.partition
-        progress = None if committed.offset < 0 else decode(committed.offset, committed.metadata)
+        log_id = self._log_id(tier.name)
+        said = None if committed.offset < 0 else decode(committed.offset, committed.metadata)
+        progress = in_log(said, log_id)
+        if progress is not said:
+            log.warning("%s[%s] was deleted and made anew: it is read from its beginning", tier.name, number)
         mine = self._remembered.pop((committed.topic, number), None)
         if mine is not None:
             progress = mine if progress is None else merged(replace(progress, reserved=0), mine)
         elif progress is not None and progress.reserved > progress.low:  # an end out of order
             _, end = consumer.get_watermark_offsets(committed, timeout=PATIENCE)
             progress = replace(progress, reserved=min(progress.reserved, end))
-        part = Partition(tier, number, progress)
+        part = Partition(tier, number, progress, log_id)
         if progress is not None and progress.out:
             self._changed.add(part)
         return part

@@ -2,14 +2,16 @@
 
 A committed offset is a position: all below it is finished. Which of the records above it are unfinished goes into the
 commit's metadata, with how far records were handed out: so a restart repeats nothing that was finished, and deliveries
-that ended with their process are counted. Metadata that grows too long forgets what is finished, never what is not;
-notes come before that, since they were promised and a repetition is allowed.
+that ended with their process are counted. The log's id goes with it: a position says nothing of another log. Metadata
+that grows too long forgets what is finished, never what is not; notes come before that, since they were promised and
+a repetition is allowed.
 """
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 Marks: TypeAlias = tuple[tuple[int, int], ...]
@@ -24,6 +26,10 @@ LONGEST = 4095
 PREFIX = "mqkit1:"
 NOTED = "mqkit2:"
 """With notes. Written only where there are some: to a process of the time before them this says nothing at all."""
+IDENTIFIED = "mqkit3:"
+"""With the id of the log before all else, and notes, be there none."""
+ID = re.compile(r"[A-Za-z0-9+/]{22}")
+"""The id of a log."""
 FIRST_RUN = 20
 """Bytes of the longest run: notes leave room for the first."""
 MOST_MARKS = 16
@@ -45,6 +51,8 @@ class Progress:
     """Whatever was handed out lies below this; 0 after an orderly end."""
     marks: Marks = ()
     notes: Notes = ()
+    log: str = ""
+    """The id of the log that this is about; empty if it is not known."""
 
     @property
     def low(self) -> int:
@@ -57,11 +65,13 @@ class Tracker:
 
     Args:
         progress: where the last owner of the partition stood; None if nobody ever committed.
+        log: the id of the log, as far as it is known.
     """
 
-    __slots__ = ("_awaited", "_open", "following", "marks", "notes", "position")
+    __slots__ = ("_awaited", "_log", "_open", "following", "marks", "notes", "position")
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(self, progress: Progress | None = None, log: str = "") -> None:
+        self._log = log
         found = progress or Progress(-1)
         self._open: dict[int, None] = dict.fromkeys(found.unfinished)  # in the order of the log
         self._awaited = deque(found.unfinished)
@@ -118,7 +128,12 @@ class Tracker:
                 for offset, spent in sorted(self.notes.items())
                 if offset in self._open or offset >= self.position
             }
-        return Progress(self.position, unfinished, out, reserved, self.marks, tuple(self.notes.items()))
+        return Progress(self.position, unfinished, out, reserved, self.marks, tuple(self.notes.items()), self._log)
+
+
+def in_log(progress: Progress | None, log: str) -> Progress | None:
+    """`progress`, unless it is about another log than the one with this id. What is not known does not differ."""
+    return None if progress is not None and progress.log and log and progress.log != log else progress
 
 
 def lost(progress: Progress) -> Marks:
@@ -150,6 +165,7 @@ def merged(one: Progress, other: Progress) -> Progress:
         unfinished,
         marks=lost(one),
         notes=tuple(note for note in notes.items() if note[0] in still or note[0] >= ahead.position),
+        log=one.log or other.log,
     )
 
 
@@ -164,8 +180,9 @@ def encode(progress: Progress, longest: int = LONGEST) -> str:
     for limit, count in progress.marks:
         head += [limit - low, count]
     fixed = bytearray().join(map(_varint, head))
-    room = (longest - len(PREFIX)) * 3 // 4 - len(fixed) - 10  # ten: the longest position
-    if progress.notes:
+    prefix = IDENTIFIED + progress.log if progress.log else NOTED if progress.notes else PREFIX
+    room = (longest - len(prefix)) * 3 // 4 - len(fixed) - 10  # ten: the longest position
+    if prefix != PREFIX:
         noted = _noted(progress, room - FIRST_RUN)
         fixed += noted
         room -= len(noted)
@@ -178,9 +195,9 @@ def encode(progress: Progress, longest: int = LONGEST) -> str:
         body += entry
         before = stop
     if room < 0 or (position == low and progress.position != low):
-        return ""
+        return prefix if progress.log and len(prefix) <= longest else ""
     text = urlsafe_b64encode(fixed + _varint(position - low) + body).decode().rstrip("=")
-    return (NOTED if progress.notes else PREFIX) + text
+    return prefix + text
 
 
 def _noted(progress: Progress, room: int) -> bytes:
@@ -200,14 +217,22 @@ def decode(low: int, metadata: str | None) -> Progress:
     """The progress that was committed as offset `low` with `metadata`. Metadata of other programs says nothing."""
     text = (metadata or "").rstrip("\0")
     prefix, coded = text[: len(PREFIX)], text[len(PREFIX) :]
-    if prefix not in (PREFIX, NOTED) or len(text) > 2 * LONGEST:
+    if prefix not in (PREFIX, NOTED, IDENTIFIED) or len(text) > 2 * LONGEST:
         return Progress(low)
+    if prefix == IDENTIFIED:
+        if not ID.match(coded):
+            return Progress(low)
+        return replace(_decoded(low, coded[22:], noted=True), log=coded[:22])
+    return _decoded(low, coded, noted=prefix == NOTED)
+
+
+def _decoded(low: int, coded: str, *, noted: bool) -> Progress:
     try:
         numbers = _varints(urlsafe_b64decode(coded + "=" * (-len(coded) % 4)))
         out, reserved, count = next(numbers), next(numbers), next(numbers)
         marks = tuple((low + next(numbers), next(numbers)) for _ in range(count))
         notes: list[tuple[int, int]] = []
-        for _ in range(next(numbers) if prefix == NOTED else 0):
+        for _ in range(next(numbers) if noted else 0):
             notes.append(((notes[-1][0] if notes else low) + next(numbers), next(numbers)))
         position = low + next(numbers)
         unfinished: list[int] = []

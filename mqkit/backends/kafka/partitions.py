@@ -39,10 +39,10 @@ class Partition:
 
     __slots__ = ("_chunk", "_handed", "_reserved", "member", "number", "out", "paused", "tier", "tracker", "waiting")
 
-    def __init__(self, tier: Tier, number: int, progress: Progress | None) -> None:
+    def __init__(self, tier: Tier, number: int, progress: Progress | None, log_id: str = "") -> None:
         self.tier = tier
         self.number = number
-        self.tracker = Tracker(progress)
+        self.tracker = Tracker(progress, log_id)
         self.waiting: Waiting[tuple[int, WireMessage]] = Waiting()
         self.out = 0
         self.member: Member | None = None

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaException
 
 from mqkit.backend import Notes, Notify, Settlement, Settlements
 from mqkit.backends.kafka.faults import Trouble, as_ours
+from mqkit.backends.kafka.logs import Logs
 from mqkit.backends.kafka.member import SLICE, Member
 from mqkit.backends.kafka.partitions import Lease, Partition
 from mqkit.errors import ClosedError, LeaseLost, MqkitError
@@ -32,7 +33,10 @@ CLOSING: Final = 3.0
 class KafkaReceiver:
     """`BlockingReceiver` of what `members` have. What is due in the first of them goes first."""
 
-    def __init__(self, topic: str, group: str, members: Sequence[Member], *, trouble: Trouble, notify: Notify) -> None:
+    def __init__(
+        self, topic: str, group: str, members: Sequence[Member], *, trouble: Trouble, notify: Notify, logs: Logs
+    ) -> None:
+        self._logs = logs
         self._topic = topic
         self._group = group
         self._members = members
@@ -57,6 +61,8 @@ class KafkaReceiver:
                     for member in self._members:
                         member.commit_if_due()
                         self._end = self._end or member.end
+                    if (gone := self._logs.gone()) is not None:
+                        self._end = self._end or self._trouble.gone_with(gone)
                     if self._trouble.down or self._trouble.gone:
                         self._probe()
                     if found:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqkit.backends.kafka.offsets import (
+    IDENTIFIED,
     LONGEST,
     MOST_MARKS,
     NOTED,
@@ -15,6 +16,7 @@ from mqkit.backends.kafka.offsets import (
     Tracker,
     decode,
     encode,
+    in_log,
     lost,
     merged,
     runs,
@@ -38,7 +40,8 @@ def progresses(draw: st.DrawFn, most: int = 300, least_noted: int = 0) -> Progre
     reserved = draw(st.one_of(st.just(0), st.integers(low + 1, low + 100_000)))
     noted = draw(st.sets(st.sampled_from(unfinished), min_size=least_noted)) if unfinished else set[int]()
     notes = tuple((offset, draw(st.integers(0, 2**40))) for offset in sorted(noted))
-    return Progress(position, tuple(unfinished), draw(st.integers(0, 1000)), reserved, tuple(marks), notes)
+    out, log = draw(st.integers(0, 1000)), draw(st.sampled_from(["", "yDD0zj7/R5+GSeZNtF0mVA"]))
+    return Progress(position, tuple(unfinished), out, reserved, tuple(marks), notes, log)
 
 
 @given(progresses())
@@ -90,6 +93,21 @@ def test_metadata_fits_in_and_forgets_only_what_is_finished(progress: Progress, 
     assert set(progress.unfinished) == set(read.unfinished) | {o for o in progress.unfinished if o >= read.position}
 
 
+@given(progresses(most=3000), st.integers(29, LONGEST))
+def test_of_which_log_it_is_is_never_forgotten(progress: Progress, longest: int) -> None:
+    assert decode(progress.low, encode(progress, longest)).log == progress.log
+
+
+@pytest.mark.parametrize(
+    ("said", "now", "counts"), [("A", "A", True), ("A", "B", False), ("", "B", True), ("A", "", True)]
+)
+def test_a_position_counts_for_the_log_that_it_was_reached_in(said: str, now: str, counts: bool) -> None:
+    progress = Progress(7, log=said)
+    assert in_log(progress, now) == (progress if counts else None)
+    assert in_log(None, now) is None
+    assert Tracker(progress, now).progress().log == now
+
+
 def test_thousands_of_scattered_messages_overflow_the_metadata_and_are_cut() -> None:
     progress = Progress(40_000, tuple(range(0, 40_000, 3)))
     read = decode(0, encode(progress))
@@ -112,13 +130,15 @@ def test_thousands_of_scattered_messages_overflow_the_metadata_and_are_cut() -> 
         "mqkit1:é",
         "mqkit2:AAAA_w",
         "mqkit3:AAAA",
+        "mqkit3:AAAAAAAAAAA*AAAAAAAAAAAAAAAAAA",
+        "mqkit4:AAAA",
     ],
 )
 def test_metadata_of_others_says_nothing(metadata: str | None) -> None:
     assert decode(17, metadata) == Progress(17)
 
 
-@given(st.sampled_from([PREFIX, NOTED]), st.text(max_size=60), OFFSETS)
+@given(st.sampled_from([PREFIX, NOTED, f"{IDENTIFIED}yDD0zj7/R5+GSeZNtF0mVA"]), st.text(max_size=60), OFFSETS)
 def test_no_metadata_can_do_harm(prefix: str, text: str, low: int) -> None:
     read = decode(low, prefix + text)
     assert read.low == low
