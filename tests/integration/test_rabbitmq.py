@@ -20,7 +20,9 @@ import pika.exceptions
 import pytest
 
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
-from mqkit.backends.rabbitmq import RabbitTopic, asynchronous, blocking, io_thread
+from mqkit.backends.rabbitmq import RabbitTopic, asynchronous, blocking, io_thread, turn
+from mqkit.backends.rabbitmq.channels import Channel
+from mqkit.backends.rabbitmq.link import Link
 from mqkit.bridge import for_event_loop
 from mqkit.errors import (
     AuthenticationFailed,
@@ -761,6 +763,88 @@ def test_an_ordered_group_has_one_member_at_a_time_and_loses_its_order_to_none(e
         await last.close()
 
     at(each, test)
+
+
+def test_of_members_that_open_together_one_begins_and_the_next_follows_at_once(each: Site) -> None:
+    async def test(session: Session) -> None:
+        members = await asyncio.gather(*(session.receiver(ordering="key") for _ in range(3)))
+        await session.send(*(session.out(b"%d" % i, key=b"k") for i in range(3)))
+        order: list[int] = []
+        while members:
+            asking = {asyncio.ensure_future(member.receive(10, PATIENCE)): member for member in members}
+            found, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+            (first,) = found
+            order += [int(one.message.body) for one in first.result()[:1]]
+            await settle(asking[first], first.result()[:1])
+            for member in members:
+                member.wake()
+            await asyncio.wait(asking)
+            members.remove(asking[first])
+            await asking[first].close()
+        assert order == [0, 1, 2]
+
+    at(each, test)
+
+
+def test_who_stands_by_asks_nothing_of_the_broker(each: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RabbitMQ writes an error to its log for each channel that it closes over a question."""
+
+    async def test(session: Session) -> None:
+        async def channel(link: Link, **options: Any) -> Channel:
+            opened.append(link)
+            return await open_channel(link, **options)
+
+        first = await session.receiver(ordering="key")
+        await session.send(session.out(key=b"k"))
+        found = await collect(first, 1)
+        standing_by = [await session.receiver(ordering="key") for _ in range(3)]
+        opened: list[Link] = []
+        open_channel = Link.channel
+        monkeypatch.setattr(Link, "channel", channel)
+        assert await asyncio.gather(*(member.receive(1, 1.5) for member in standing_by)) == [[], [], []]
+        assert opened == []
+        monkeypatch.undo()
+        await settle(first, found)
+        for member in (first, *standing_by):
+            await member.close()
+
+    at(each, test)
+
+
+def test_a_token_that_an_operator_removed_is_offered_again(newest: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "STAND_BY", 0.1)
+
+    async def test(session: Session) -> None:
+        line = f"mqkit.turn:{session.topic}.g"
+        first, second = [await session.receiver(ordering="key") for _ in range(2)]
+        with stranger(newest.broker) as channel:
+
+            async def waits() -> bool:
+                return bool(channel.queue_declare(line, passive=True).method.message_count == 1)
+
+            await until(waits)
+            channel.queue_purge(line)
+            asking = asyncio.ensure_future(second.receive(1, PATIENCE))
+            await until(waits)
+        second.wake()
+        await asking
+        for member in (first, second):
+            await member.close()
+
+    at(newest, test)
+
+
+def test_a_member_whose_place_in_the_line_is_gone_ends_its_session(newest: Site) -> None:
+    async def test(session: Session) -> None:
+        members = [await session.receiver(ordering="key") for _ in range(2)]
+        with stranger(newest.broker) as channel:
+            channel.queue_delete(f"mqkit.turn:{session.topic}.g")
+        for member in members:
+            with pytest.raises(ConnectionLost, match=r"the queue 'mqkit\.turn:.*' was deleted"):
+                await member.receive(1, PATIENCE)
+            await member.close()
+
+    at(newest, test)
 
 
 def test_an_ordered_group_keeps_its_order_whatever_is_given_back_when(each: Site) -> None:

@@ -28,10 +28,6 @@ from mqkit.topology import dead_name, group_name
 
 EPOCHS = count(1)
 """One for each channel there ever was in this process."""
-SOON, STAND_BY = 0.02, 0.5
-"""Seconds between the questions of a member that stands by: soon, if it has the claim, and only its predecessor's
-messages are not back yet."""
-
 ROUNDS, ROUND = 4, 0.025
 """How often, and for how many seconds each, the broker gets time for settlements before a channel is closed."""
 
@@ -88,8 +84,9 @@ class RabbitReceiver:
         else:
             self._queue = group_name(subscription.topic, subscription.group)
             if subscription.ordering == "key":
-                self._turn = Turn(self._link, self._queue)
+                self._turn = Turn(self._link, subscription, self._open_sender, self._go_on, self._end)
                 self._notes = Noting(self._link, subscription, self._open_sender, self._end)
+                await self._notes.look()
         await self._consume()
 
     async def _open_channel(self) -> Channel:
@@ -187,10 +184,12 @@ class RabbitReceiver:
             if self._woken or left <= 0:
                 break
             if self._consumer is None:
-                pause = SOON if self._turn is not None and self._turn.held else STAND_BY
-                left = min(left, self._asked + pause - self._loop.time())
+                left = min(left, self._asked + (self._turn.pause if self._turn else 0.0) - self._loop.time())
                 if left <= 0:
-                    await self._consume()
+                    try:
+                        await self._consume()
+                    except ConfigurationError as error:  # it was there when this session began: the next one finds out
+                        self._end(ConnectionLost(str(error)))
                     continue
             await self._wait(left)
         self._woken = False
@@ -394,5 +393,4 @@ class RabbitReceiver:
         if self._notes is not None:
             await self._notes.close()
         if self._turn is not None:
-            with suppress(Exception):
-                await self._turn.leave()
+            await self._turn.leave()

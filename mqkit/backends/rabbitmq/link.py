@@ -77,8 +77,6 @@ class Link:
     def __init__(self, url: RabbitUrl, connection: Connection, stream: Frames) -> None:
         self.url = url
         self.stream = stream
-        self.claims: set[str] = set()
-        """Queues that this connection owns, see turn.py."""
         self._connection = connection
         self._numbers = Numbers(connection.channel_max)
         self._open: dict[int, Channel] = {}

@@ -52,8 +52,19 @@ class Noting:
 
     # --- reading
 
+    async def look(self) -> None:
+        """Make sure that there is a queue for notes.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        channel = await self._link.channel()
+        async with self._calling(channel):
+            await channel.queue_declare(self._queue, passive=True)
+        await self._link.drop(channel)
+
     async def read(self) -> bool:
-        """Whether all notes that there are lie with us; to be asked, again and again, by whoever has the claim.
+        """Whether all notes that there are lie with us; to be asked, again and again, by whoever has the turn.
 
         Raises:
             ConfigurationError: the queue does not exist.
@@ -93,6 +104,9 @@ class Noting:
         assert channel is not None
         async with self._calling(channel):
             found = await channel.queue_declare(self._queue, passive=True)
+        if found.consumers > 1:  # a worker whose mqkit takes turns in another way: two that hold on would wait for ever
+            await self._stop(channel)
+            return False
         return found.consumers == 1 and (not found.messages or self._arrived >= PREFETCH_MAX)
 
     @asynccontextmanager
