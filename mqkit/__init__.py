@@ -15,6 +15,7 @@ bridge                      from a backend of one colour to the other
 middleware handler          around and in the user's functions
 in_flight workers pull      which message may start, and who runs the handlers: jobs of ours, or the user's loop
 pump copies producer dead   the loops that receive and send, and the dead letters
+storing wrapping            what must be safe before a message is settled, and its last form
 registration settings app_options  what a user decides
 declarations                what was declared at the broker
 engine app async_app        what a user touches: one engine, without and with an event loop

@@ -74,7 +74,13 @@ class Subscription:
     tail: what is published to the topic from now on, seen by nobody else, gone when closed; `group` is then only a
     name for people."""
     prefetch: int = 100
-    """At most this many deliveries are out at once; the adapter asks the broker for no more than it must."""
+    """At most this many deliveries are out at once; the adapter asks the broker for no more than it must,"""
+    aside: int = 0
+    """but so many more as soon as they are received for: what waits for its time, or for another of its key, is not
+    to stand in the way of what could run."""
+    prefetch_bytes: int = 64 * 1024 * 1024
+    """No more deliveries are handed out while the bodies of those that are out have so many bytes, and the adapter
+    asks the broker for no more than about so many. One message is handed out whatever its size."""
     ordering: Literal["key", "none"] = "none"
     options: tuple[object, ...] = ()
 

@@ -23,6 +23,7 @@ Kind: TypeAlias = Literal[
     "connected",
     "disconnected",
     "rebalance",
+    "full",
 ]
 
 

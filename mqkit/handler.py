@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import uuid4
 
 from mqkit.envelope import Envelope, fallback_id, unseal
@@ -42,6 +42,8 @@ UNREADABLE: dict[type[MessageError], str] = {
 }
 PREFETCH = 250
 """Messages that may wait in a process. RabbitMQ's documentation finds 100 to 300 best; Spring AMQP has 250, too."""
+PREFETCH_BYTES = 64 * 1024 * 1024
+"""Bytes of bodies that may be in a process, running and waiting."""
 DONE = Done()
 PATIENCE = 1.0
 """Seconds before a handler that met a broken broker is called again."""
@@ -55,6 +57,7 @@ class HandlerOptions:
     ordering: Literal["key", "none"] = "none"
     concurrency: int = 10
     prefetch: int = PREFETCH
+    prefetch_bytes: int = PREFETCH_BYTES
     timeout: float | None = None
     grace: float | None = None
 
@@ -63,10 +66,16 @@ class HandlerOptions:
             raise ConfigurationError(f"concurrency is a number of handlers of at least 1, not {self.concurrency}")
         if self.prefetch < 0:
             raise ConfigurationError(f"prefetch is a number of waiting messages, not {self.prefetch}")
+        if self.prefetch_bytes < 1:
+            raise ConfigurationError(f"prefetch_bytes is a number of bytes, at least 1, not {self.prefetch_bytes}")
         if self.ordering not in ("key", "none"):
             raise ConfigurationError(f"ordering is 'key' or 'none', not {self.ordering!r}")
         if self.timeout is not None and self.timeout <= 0:
             raise ConfigurationError(f"timeout is a number of seconds above 0, not {self.timeout}")
+
+
+Form: TypeAlias = Literal["full", "slim", "wrapped", "squeezed"]
+"""How the copy of a message is written: with all that is known, with little, or inside of its own body."""
 
 
 @dataclass(slots=True)
@@ -82,6 +91,8 @@ class Outcome:
     envelope: Envelope | None = None
     epoch: int = 0
     """Of the receiver's session."""
+    form: Form = "full"
+    """Of its copy, if it needs one."""
     still: Job | None = None
     """Where the function runs on, if it took too long and could not be stopped."""
 

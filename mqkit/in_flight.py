@@ -51,6 +51,11 @@ class Lanes:
         """Items that could start now."""
         return len(self._ready)
 
+    @property
+    def behind(self) -> int:
+        """Items that wait for another of their key, whether that runs, is held, or may start."""
+        return self._behind
+
     def add(self, item: Item) -> None:
         """`item` came in, after all others."""
         if item.key is not None:
@@ -127,6 +132,7 @@ class InFlight:
         self._unnoted: list[Item] = []
         self._running: set[Item] = set()
         self._outcomes: list[Outcome] = []
+        self._bytes = 0
         self._told = False
         """Whether there is news of these."""
         self._stopped = False
@@ -134,6 +140,16 @@ class InFlight:
     def __len__(self) -> int:
         """Deliveries that were submitted and not collected."""
         return len(self._lanes) + len(self._held) + len(self._running) + len(self._outcomes)
+
+    @property
+    def aside(self) -> int:
+        """How many of them could not run now: they wait for their time, or for another of their key."""
+        return len(self._held) + self._lanes.behind
+
+    @property
+    def size(self) -> int:
+        """Bytes of the bodies of all of them."""
+        return self._bytes
 
     @property
     def running(self) -> int:
@@ -150,13 +166,17 @@ class InFlight:
     def submit(self, deliveries: Iterable[Delivery], epoch: int) -> None:
         """These came in."""
         for delivery in deliveries:
-            self._lanes.add(Item(delivery, epoch, delivery.message.key if self._ordered else None))
+            message = delivery.message
+            self._bytes += len(message.body)
+            self._lanes.add(Item(delivery, epoch, message.key if self._ordered else None))
         self.on_startable()
 
     def collect(self) -> list[Outcome]:
         """What is over since the last call."""
         outcomes, self._outcomes = self._outcomes, []
         self._told = False
+        for outcome in outcomes:
+            self._bytes -= len(outcome.delivery.message.body)
         return outcomes
 
     def notes(self) -> list[Item]:
@@ -182,9 +202,9 @@ class InFlight:
 
     def drop(self) -> None:
         """Forget what has not started: its session is gone and it will be delivered again."""
-        self._take_held()
+        for item in (*self._take_held(), *self._lanes.clear()):
+            self._bytes -= len(item.delivery.message.body)
         self._unnoted.clear()
-        self._lanes.clear()
         for item in self._running:
             item.stale = True
 

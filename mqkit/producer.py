@@ -127,7 +127,12 @@ class Producer:
             self._todo.set()
             if not self._watching:
                 self._stir.set()
-        await mail.promise.result()
+        try:
+            await mail.promise.result()
+        except BaseException:  # cancelled: what is not on its way need not go
+            for parcel in parcels:
+                parcel.mail = None
+            raise
         return {i: parcel.error for i, parcel in enumerate(parcels) if parcel.error is not None}
 
     async def close(self, timeout: float = 5.0) -> None:
@@ -178,9 +183,12 @@ class Producer:
             if failures or self._closing:
                 self._expire()
             if not self._queue:
-                await self._todo.wait()
+                if not self._closing:
+                    await self._todo.wait()
                 continue
             batch = self._flight = self._take()
+            if not batch:
+                continue
             try:
                 if self._sender is None:
                     self._sender = await self._backend.open_sender()
@@ -247,7 +255,8 @@ class Producer:
         while self._queue and len(batch) < LARGEST_BATCH and size < LARGEST_BATCH_BYTES:
             parcel = self._queue.popleft()
             size += len(parcel.outgoing.message.body)
-            batch.append(parcel)
+            if parcel.mail is not None:
+                batch.append(parcel)
         self._bytes -= size
         self._make_room()
         return batch

@@ -1,7 +1,8 @@
 """Receive, work, collect, publish copies, settle: the loop of one group, and how it comes back after an outage.
 
-Handlers decide, only the pump acts. `_act` holds the two calls that everything rests on: the copy is confirmed, then
-the original is settled; if the first fails, the second is not reached. Free of asyncio: it waits through its ports.
+Handlers decide, only the pump acts. `_act` is what everything rests on: what needs a copy is handed over to be stored,
+beside this loop (storing.py), and what comes back from there, confirmed, is settled; nothing else of it ever is.
+Free of asyncio: it waits through its ports.
 """
 
 import logging
@@ -9,16 +10,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeAlias
 
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
-from mqkit.copies import Copies, instead, needs_copy, what
+from mqkit.copies import Copies, needs_copy
 from mqkit.errors import BackendError, ConfigurationError, ConnectionLost, LeaseLost, MqkitError
 from mqkit.events import Event, Kind
 from mqkit.handler import Handler, Outcome
 from mqkit.in_flight import InFlight
-from mqkit.message import Outgoing
 from mqkit.ports import Ports
 from mqkit.producer import Producer
+from mqkit.storing import Storing
 from mqkit.verdict import Again, DeadLetter, Done, Postpone, Release
 from mqkit.workers import Runner, Workers
+from mqkit.wrapping import unwrapped
 
 log = logging.getLogger("mqkit")
 
@@ -27,8 +29,13 @@ PULSE = 1.0
 MOMENT = 0.05
 LASTING = 5.0
 """Seconds after which a session counts as one that worked, so that its successor is opened at once."""
-STORE_TIMEOUT = 5.0
-"""Seconds for storing copies, after which they are tried again while the originals stay where they are."""
+LAST_WORD = 1.0
+"""Seconds that what is on its way to the broker gets when the grace is over."""
+ASIDE = 10_000
+"""Messages that a process may have beside those that could run: they wait for their time, their key or their copy."""
+
+LOW = 0.75
+"""Of these bounds: below it, reaching them again is news."""
 
 KINDS: dict[type, Kind] = {
     Done: "done",
@@ -72,22 +79,26 @@ class Pump:
         self._emit = emit
         self._grace = grace
         self._declare = declare
-        self._copies = Copies(backend.capabilities.attribute_prefix, handler.name, service)
         options = handler.options
         self._limit = options.concurrency + options.prefetch
         self._subscription = Subscription(
             topic=handler.topic.name,
             group=handler.group,
             prefetch=self._limit,
+            aside=ASIDE,
+            prefetch_bytes=options.prefetch_bytes,
             ordering=options.ordering,
             options=handler.topic.options,
         )
+        self._storing = Storing(
+            copies=Copies(backend.capabilities.attribute_prefix, handler.name, service),
+            producer=producer, ports=ports, declare=declare, on_news=self._wake, where=self._where,
+        )  # fmt: skip
+        self._full = False
         self._in_flight = InFlight(handler, ports, on_news=self._wake, on_again=self._tell)
         self._runner = runner(self._in_flight, ports, self._stuck)
         self._receiver: Receiver | None = None
         self._epoch = 0
-        self._unstored: list[Outcome] = []
-        self._store_at = 0.0
         self._note_at = 0.0
         self._stopping = ports.signal()
         self._stop = False
@@ -154,7 +165,7 @@ class Pump:
             self._lasted = self._ports.monotonic() - started > LASTING
             receiver, self._receiver = self._receiver, None
             self._in_flight.drop()
-            self._unstored.clear()
+            self._storing.drop()
             if receiver is not None:
                 await receiver.close()
 
@@ -162,54 +173,77 @@ class Pump:
         while True:
             if self._stop and self._deadline is None:
                 self._deadline = self._ports.monotonic() + self._grace
-            room = 0 if self._stop else self._limit - len(self._in_flight) - len(self._unstored)
-            deliveries = await receiver.receive(max(room, 0), self._patience())
+                self._storing.hurry()
+            deliveries = await receiver.receive(0 if self._stop else self._room(), self._patience())
             self.last_progress = self._ports.monotonic()
             if deliveries and self._stop:
                 await receiver.settle([(delivery.token, Settlement.RELEASE) for delivery in deliveries])
             elif deliveries:
-                self._in_flight.submit(deliveries, self._epoch)
+                self._in_flight.submit(map(unwrapped, deliveries), self._epoch)
             outcomes = self._due()
             await self._note(
                 receiver
             )  # whatever is among the outcomes and has to be noted is noted before it goes back
             await self._act(receiver, outcomes)
-            if self._deadline is not None and not self._unstored and not self._in_flight:
+            if self._deadline is not None and not self._storing and not self._in_flight:
                 return
             if self._deadline is not None and self._ports.monotonic() >= self._deadline:
                 await self._give_up(receiver)
                 return
 
+    def _room(self) -> int:
+        """How many more to ask for.
+
+        What waits for its time, for another of its key or for its copy takes no place of those that could run, but its
+        number and the bytes of all are bounded.
+        """
+        in_flight, storing = self._in_flight, self._storing
+        aside = in_flight.aside + len(storing)
+        size = in_flight.size + storing.size
+        room = self._limit - (len(in_flight) - in_flight.aside)
+        full = aside >= ASIDE or size >= self._subscription.prefetch_bytes
+        if full and room > 0 and aside and not self._full:
+            self._full = True
+            detail = f"{aside:,} messages wait for their time, their key or their copy; {size:,} bytes are here in all"
+            log.warning("%s: full: nothing more is taken: %s", self._where, detail)
+            self._event("full", detail=detail)
+        elif self._full and aside <= ASIDE * LOW and size <= self._subscription.prefetch_bytes * LOW:
+            self._full = False
+            log.info("%s: not full any more", self._where)
+        return 0 if full else max(room, 0)
+
     def _patience(self) -> float:
         """Seconds until something has to be looked at again."""
         now = self._ports.monotonic()
         until = now + PULSE
-        if self._unstored:
-            until = min(until, self._store_at)
         if self._deadline is not None:
-            until = min(until, self._deadline) if self._unstored or self._in_flight else now
+            until = min(until, self._deadline) if self._storing or self._in_flight else now
         return max(until - now, 0.0)
 
     def _due(self) -> list[Outcome]:
-        outcomes = [outcome for outcome in self._in_flight.collect() if outcome.epoch == self._epoch]
-        if self._unstored and (self._stop or self._ports.monotonic() >= self._store_at):
-            outcomes = self._unstored + outcomes
-            self._unstored = []
-        return outcomes
+        return [outcome for outcome in self._in_flight.collect() if outcome.epoch == self._epoch]
 
     async def _give_up(self, receiver: Receiver) -> None:
-        """The grace is over: what still runs is cancelled and given back."""
+        """The grace is over: what still runs is cancelled and given back, and what is not stored too."""
         log.warning("%s: %d handlers did not end within %g s", self._where, self._in_flight.running, self._grace)
         self._runner.cancel()
         tries = 0
         while self._in_flight.running and tries < 20:
             tries += 1
-            await receiver.receive(0, 0.05)
+            await receiver.receive(0, MOMENT)
         outcomes = self._due()
         for outcome in outcomes:
             if not isinstance(outcome.verdict, Done):
                 outcome.verdict = Release()
         await self._act(receiver, outcomes)
+        until = self._ports.monotonic() + LAST_WORD
+        while self._storing.sending and self._ports.monotonic() < until:
+            await receiver.receive(0, MOMENT)
+            await self._act(receiver, [])
+        left = self._storing.take_back()
+        for outcome in left:
+            outcome.verdict = Release()
+        await self._act(receiver, left)
 
     async def _note(self, receiver: Receiver) -> None:
         """Keep at the broker how many attempts were made in place, before there are more."""
@@ -232,17 +266,15 @@ class Pump:
         self._in_flight.noted(items)
 
     async def _act(self, receiver: Receiver, outcomes: list[Outcome]) -> None:
-        """Do what the verdicts say, and keep for later what could not be stored."""
+        """Do what the verdicts say."""
         plain: list[Outcome] = []
         copied: list[Outcome] = []
         for outcome in outcomes:
             (copied if needs_copy(outcome) else plain).append(outcome)
-        await self._settle(receiver, plain)
-        if not copied:
-            return
-        # The copies are confirmed, then the originals are settled. Nothing stands between, and nothing settles first.
-        stored = await self._store(copied)
-        await self._settle(receiver, stored)
+        if copied:
+            self._storing.submit(copied)
+        # Copies are confirmed, then their originals are settled: only what comes back from storing is.
+        await self._settle(receiver, plain + self._storing.collect())
 
     async def _settle(self, receiver: Receiver, outcomes: list[Outcome]) -> None:
         if not outcomes:
@@ -257,30 +289,6 @@ class Pump:
             self._event("lease-lost", detail=str(error))
         for outcome in outcomes:
             self._tell(outcome)
-
-    async def _store(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Publish the copies of these; those of which every copy is safe. The others are kept for another try."""
-        batch: list[Outgoing] = []
-        spans: list[tuple[Outcome, range]] = []
-        for outcome in outcomes:
-            copies = self._copies.of(outcome, self._ports.now())
-            spans.append((outcome, range(len(batch), len(batch) + len(copies))))
-            batch.extend(copies)
-        errors = await self._producer.send(batch, STORE_TIMEOUT)
-        stored = []
-        for outcome, span in spans:
-            wrong = [errors[i] for i in span if i in errors]
-            if not wrong:
-                stored.append(outcome)
-                continue
-            log.error(
-                "%s: message %s stays where it is, its %s could not be stored: %s",
-                self._where, outcome.id, what(outcome), wrong[0],
-            )  # fmt: skip
-            instead(outcome, wrong[0])
-            self._unstored.append(outcome)
-            self._store_at = self._ports.monotonic() + PULSE
-        return stored
 
     async def _outage(self, error: MqkitError, failures: int) -> None:
         """Say once that the session is gone; wait longer each time, but not before the first try."""

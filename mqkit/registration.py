@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, ov
 
 from mqkit.durations import Duration, seconds
 from mqkit.errors import ConfigurationError
-from mqkit.handler import PREFETCH, HandlerOptions, function_name, takes_message
+from mqkit.handler import PREFETCH, PREFETCH_BYTES, HandlerOptions, function_name, takes_message
 from mqkit.message import Message
 from mqkit.middleware import Around, Middleware
 from mqkit.retry import Retry
@@ -32,6 +32,9 @@ class SubscribeOptions(TypedDict, total=False):
     """At most so many handlers at once in this process; 10 if not given."""
     prefetch: int
     """At most so many more messages wait in this process; 250 if not given."""
+    prefetch_bytes: int
+    """At most about so many bytes of bodies are in this process, running and waiting, whatever `prefetch` says; one
+    message may be larger. 64 MiB if not given."""
     timeout: Duration | None
     """Seconds after which a call counts as failed; a plain function goes on in its thread, and is told of as stuck."""
     grace: Duration | None
@@ -176,6 +179,7 @@ def handler_options(options: SubscribeOptions) -> HandlerOptions:
         ordering=options.get("ordering", "none"),
         concurrency=options.get("concurrency", 10),
         prefetch=options.get("prefetch", PREFETCH),
+        prefetch_bytes=options.get("prefetch_bytes", PREFETCH_BYTES),
         timeout=_seconds(options.get("timeout"), "timeout"),
         grace=_seconds(options.get("grace"), "grace"),
     )

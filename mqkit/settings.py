@@ -45,6 +45,7 @@ class GroupPolicy(BaseModel):
 
     concurrency: Annotated[int | None, Field(ge=1)] = None
     prefetch: Annotated[int | None, Field(ge=0)] = None
+    prefetch_bytes: Annotated[int | None, Field(ge=1)] = None
     timeout: Annotated[float | None, Field(gt=0)] = None
     grace: Annotated[float | None, Field(ge=0)] = None
     ordering: Literal["key", "none"] | None = None

@@ -22,10 +22,12 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "signals topic topology events",
         "verdict backend",
         "retry envelope codec middleware registry",
+        "wrapping",
         "hookspecs ports daemons monitor",
         "event_loop threads plugins handler",
         "bridge settings in_flight producer",
         "workers registration app_options dead copies declarations",
+        "storing",
         "pump",
         "pull",
         "engine",
@@ -53,9 +55,10 @@ PURE = (
     "durations",
     "immediate",
     "copies",
+    "wrapping",
 )
 """Decisions, facts and shapes: no clock, no waiting, no network."""
-TIMELESS = ("pump", "producer", "dead", "handler", "in_flight", "workers", "pull", "engine")
+TIMELESS = ("pump", "storing", "producer", "dead", "handler", "in_flight", "workers", "pull", "engine")
 """Orchestration: it waits through its ports alone."""
 WAITING = {"asyncio", "threading", "time", "socket", "select", "selectors", "concurrent", "multiprocessing", "signal"}
 FOR_BACKENDS = {"message", "errors", "backend", "topology", "durations", "topic", "registry", "hookspecs", "immediate"}

@@ -138,7 +138,7 @@ class ScriptedReceiver:
             raise self._error
         taken = [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
         self._out.update(taken)
-        assert len(self._out) <= self.subscription.prefetch
+        assert len(self._out) <= self.subscription.prefetch + self.subscription.aside
         return [replace(self._home.pending[token], token=token) for token in taken]
 
     async def settle(self, settlements: Settlements) -> None:

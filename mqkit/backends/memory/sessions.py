@@ -120,7 +120,7 @@ class MemoryReceiver:
     def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
         """As Receiver.receive."""
         deadline = time.monotonic() + timeout
-        room = min(limit, self._subscription.prefetch - len(self._held))
+        room = min(limit, self._subscription.prefetch + self._subscription.aside - len(self._held))
         while True:
             while not self._signal.empty():
                 self._signal.get_nowait()

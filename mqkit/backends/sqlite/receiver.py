@@ -143,7 +143,7 @@ class SQLiteReceiver:
                     with self._database.write(stop=self._is_woken) as begun:
                         if begun:
                             self._renew()
-                room = min(limit, self._subscription.prefetch - len(self._held))
+                room = min(limit, self._subscription.prefetch + self._subscription.aside - len(self._held))
                 until = min(deadline, self._renew_at)
                 if room > 0:
                     due = self._next_due()
