@@ -11,14 +11,18 @@ hookspecs registry plugins  what a plugin may add, and how it is found
 ports immediate exits       what orchestration needs of the world, and how it runs without an event loop
 event_loop                  who fulfils that: an event loop, or
 threads monitor daemons     threads
-bridge                      from a backend of one colour to the other
+contexts                    what each message has to itself
+listeners announcements     who hears of what happens, and how
+bridge session_thread       from a backend of one colour to the other
 middleware handler          around and in the user's functions
 in_flight workers pull      which message may start, and who runs the handlers: jobs of ours, or the user's loop
 pump copies producer dead   the loops that receive and send, and the dead letters
 storing wrapping            what must be safe before a message is settled, and its last form
+stopping process_signals forks  how work ends, the signals that end it, and processes that fork
 registration settings app_options  what a user decides
 declarations                what was declared at the broker
-engine app async_app        what a user touches: one engine, without and with an event loop
+engine app async_app        what a user touches: one engine, without and with an event loop,
+from_thread                 and the way from other threads to that
 backends testing bench cli  RabbitMQ, Kafka, SQLite, memory; the contract, executed; measuring; the command line
 """
 

@@ -2,16 +2,15 @@
 
 import atexit
 import logging
-import os
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, overload
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
+from mqkit import forks
 from mqkit.app_options import AppOptions
 from mqkit.backend import Counts
 from mqkit.bridge import for_threads
@@ -21,6 +20,7 @@ from mqkit.engine import Engine, name_of
 from mqkit.errors import ClosedError
 from mqkit.events import Listener
 from mqkit.monitor import Monitor
+from mqkit.process_signals import stopping
 from mqkit.pull import Consumer
 from mqkit.registration import (
     PlainRepublishing,
@@ -29,7 +29,7 @@ from mqkit.registration import (
     SubscribeOptions,
 )
 from mqkit.retry import Retry
-from mqkit.threads import ThreadPorts
+from mqkit.threads import JobCancelled, ThreadJob, ThreadPorts
 from mqkit.topic import Topic
 from mqkit.topology import Finding, Topology
 
@@ -40,6 +40,8 @@ log = logging.getLogger("mqkit")
 
 T = TypeVar("T")
 R = TypeVar("R")
+LOOK = 0.1
+"""Seconds between two looks whether it was stopped, while another thread opens or closes it."""
 
 
 class App:
@@ -62,10 +64,19 @@ class App:
         self.engine = Engine(self, url, options, plain=True)
         """What App and AsyncApp have in common; for tools."""
         self._ports: ThreadPorts | None = None
-        self._opening = Lock()
+        self._changing = Lock()
+        """Held by who opens or closes it."""
+        self._users = 0
+        """Contexts that have it open."""
+        self._kept = False
+        """Whether `open` was called after the last `close`."""
         self._was_forked = False
+        self._running = Lock()
         self._endings: SimpleQueue[None] = SimpleQueue()
-        APPS.add(self)
+        """An entry for each time that somebody wants `run` to return."""
+        self._connecting: ThreadJob | None = None
+        """What `stop` ends, while `run` opens it."""
+        forks.APPS.add(self)
 
     # ---- writing a service
 
@@ -97,9 +108,12 @@ class App:
         return self.engine.subscribe(topic, group, publish, options)
 
     def listen(self, listener: Listener) -> Listener:
-        """Call `listener` with every event, from one thread at a time; also as a decorator."""
-        self.engine.listeners.append(listener)
-        return listener
+        """Call `listener` with every event, in order, in a thread where it may use the app; also as a decorator.
+
+        Raises:
+            ConfigurationError: it is async.
+        """
+        return self.engine.listeners.add(listener)
 
     @property
     def settings(self) -> "Settings":
@@ -208,57 +222,40 @@ class App:
             ConnectionLost, AuthenticationFailed: the broker is not there, or does not let us in.
             ConfigurationError, TopologyError: something is set up wrong.
         """
-        with self._opening:
-            if self.engine.is_open:
-                return
-            ports = ThreadPorts()
-            try:
-                ports.run(self.engine.open(ports, "blocking", partial(for_threads, ports)))
-            except BaseException:
-                ports.close()
-                raise
-            self._ports, self._was_forked = ports, False
-            atexit.register(self.close)
+        with self._changing:
+            self._connect()
+            self._kept = True
 
     def close(self) -> None:
-        """Stop publishing, and let go of the broker; idempotent."""
-        with self._opening:
-            self._was_forked = False
-            ports, self._ports = self._ports, None
-            if ports is None:
-                return
-            atexit.unregister(self.close)
-            try:
-                ports.run(self.engine.close())
-            finally:
-                ports.close()
+        """Stop working and publishing, and let go of the broker, whoever still uses it; idempotent."""
+        with self._changing:
+            self._kept = False
+            self._disconnect()
 
     def __enter__(self) -> Self:
-        """As open."""
-        self.open()
+        """As open, until this context is left; contexts of one app may overlap in any way, the last one closes it."""
+        self._enter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """As close."""
-        self.close()
+        """As close, if nobody else has it open: by a context, or by `open`."""
+        with self._changing:
+            self._users -= 1
+            if not self._users and not self._kept:
+                self._disconnect()
 
     @contextmanager
     def working(self) -> Generator[Self]:
         """Handlers run inside this context; opens the app if it is not open."""
-        was_open = self.engine.is_open or self._was_forked
-        self.open()
-        try:
+        with self:
             self._run(self._start)
-            yield self
-        finally:
             try:
+                yield self
+            finally:
                 if self.engine.is_open:
                     self._run(self.engine.finish)
-            finally:
-                if not was_open:
-                    self.close()
 
     async def _start(self) -> None:
         self.engine.start()
@@ -266,17 +263,46 @@ class App:
     def run(self) -> None:
         """Work until SIGTERM, SIGINT or `stop()`; end within the grace. A second signal ends the process at once.
 
+        Signals count from the call on, also while it connects; in another than the main thread only while an app runs
+        in that, too.
+
         Raises:
             ConfigurationError: there is nothing to handle, or something is set up wrong.
             ConnectionLost: the broker is not there at the start. Later outages are waited out.
+            RuntimeError: it runs already.
+            Exception: a part of mqkit ended that should not, by this error; the log has said so.
         """
         self.engine.require_handlers()
-        with self.working(), self._connected().ending(self.stop):
-            self._endings.get()
+        if not self._running.acquire(blocking=False):
+            raise RuntimeError("this app runs already: run it once, with as many handlers as you like")
+        try:
+            with stopping(self.stop):
+                self._run_until_stopped()
+        finally:
+            self._endings = SimpleQueue()  # what was asked for more than once is not for the next run
+            self._running.release()
+        if self.engine.failure is not None:
+            raise self.engine.failure
+
+    def _run_until_stopped(self) -> None:
+        self.engine.on_failure = self.stop
+        try:
+            self._enter(until_stopped=True)
+            try:
+                with self.working():
+                    self._endings.get()
+            finally:
+                self.__exit__(None, None, None)
+        except JobCancelled:
+            log.info("stopped before it was connected")
+        finally:
+            self.engine.on_failure = None
 
     def stop(self) -> None:
-        """Make `run` return; from any thread, and from a signal handler."""
+        """Make `run` return, or the next call of it if it does not run; from any thread, and from a signal handler."""
         self._endings.put(None)
+        if (connecting := self._connecting) is not None:
+            connecting.cancel()
 
     # ---- insight
 
@@ -303,9 +329,52 @@ class App:
 
     # ---- inside
 
+    def _enter(self, *, until_stopped: bool = False) -> None:
+        """One more has it open. Raises JobCancelled at `stop`, if it shall."""
+        while not self._changing.acquire(timeout=LOOK):
+            if until_stopped and not self._endings.empty():
+                raise JobCancelled
+        try:
+            self._connect(until_stopped=until_stopped)
+            self._users += 1
+        finally:
+            self._changing.release()
+
+    def _connect(self, *, until_stopped: bool = False) -> None:
+        """Open it, if it is not open; by who holds `_changing`."""
+        if self.engine.is_open:
+            return
+        ports = ThreadPorts()
+        job = ThreadJob(ports)
+        try:
+            if until_stopped:
+                self._connecting = job
+                if not self._endings.empty():
+                    job.cancel()
+            ports.run(self.engine.open(ports, "blocking", partial(for_threads, ports)), job)
+        except BaseException:
+            ports.close()
+            raise
+        finally:
+            self._connecting = None
+        self._ports, self._was_forked = ports, False
+        atexit.register(self.close)
+
+    def _disconnect(self) -> None:
+        self._was_forked = False
+        ports, self._ports = self._ports, None
+        if ports is None:
+            return
+        atexit.unregister(self.close)
+        try:
+            ports.run(self.engine.close())
+        finally:
+            ports.close()
+
     def _connected(self) -> ThreadPorts:
         if self._was_forked:  # from a process where it was open
-            self.open()
+            with self._changing:
+                self._connect()
         if self._ports is None:
             raise ClosedError("the app is not open: use it inside of `with app:`, after app.open(), or while it runs")
         return self._ports
@@ -313,44 +382,17 @@ class App:
     def _run(self, work: Callable[..., Coroutine[Any, Any, R]], *args: Any, **options: Any) -> R:
         return self._connected().run(work(*args, **options))
 
+    def _monitor(self) -> Monitor | None:
+        return None if self._ports is None else self._ports.monitor
+
     def _forked(self) -> None:
         """This is a child process: all that was open belongs to the parent, and its threads are not here."""
-        self._opening = Lock()
+        self._changing, self._running = Lock(), Lock()
         self._endings = SimpleQueue()
-        INHERITED.append((self._ports, self.engine.forget()))  # also when a thread was opening or closing it just now
+        forks.INHERITED.append(
+            (self._ports, self.engine.forget())
+        )  # also when a thread was opening or closing it just now
         if self._ports is not None:
             atexit.unregister(self.close)
-            self._ports.restore_signals()
             self._ports = None
             self._was_forked = True
-
-
-APPS: WeakSet[App] = WeakSet()
-INHERITED: list[object] = []
-"""What child processes hold of their parents' connections: kept, since letting go would speak to the broker."""
-STANDSTILL: Final = 1.0
-"""Seconds that a fork waits for the orchestration of an app to pause."""
-PAUSED: list[Monitor] = []
-
-
-def _before_fork() -> None:
-    """Let nobody be in the middle of a step: a child would wait for ever for a lock that pydantic held just then."""
-    for app in tuple(APPS):
-        ports = app._ports  # noqa: SLF001 - the other half of App
-        if ports is not None and ports.monitor.take(STANDSTILL):
-            PAUSED.append(ports.monitor)
-
-
-def _go_on() -> None:
-    while PAUSED:
-        PAUSED.pop().__exit__(None, None, None)
-
-
-def _forked() -> None:
-    _go_on()
-    for app in tuple(APPS):
-        app._forked()  # noqa: SLF001 - the other half of App
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_go_on, after_in_child=_forked)

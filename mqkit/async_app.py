@@ -1,8 +1,9 @@
 """AsyncApp: what a user holds in hand, on an event loop. `engine.py` does what it promises, app.py is its twin."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
@@ -13,9 +14,11 @@ from mqkit.bridge import for_event_loop
 from mqkit.dead import AsyncDeadLetters
 from mqkit.durations import Duration
 from mqkit.engine import Engine, name_of
+from mqkit.errors import ClosedError
 from mqkit.event_loop import AsyncPorts
 from mqkit.events import Listener
-from mqkit.ports import Signal
+from mqkit.from_thread import FromThread
+from mqkit.process_signals import stopping
 from mqkit.pull import AsyncConsumer
 from mqkit.registration import Registration, Republishing, SubscribeOptions, Subscribing
 from mqkit.retry import Retry
@@ -46,7 +49,13 @@ class AsyncApp:
     engine: Engine
     """What App and AsyncApp have in common; for tools."""
     _ports: AsyncPorts | None = None
-    _stopping: Signal | None = None
+    _changing: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+    """Held by who opens or closes it, on that loop."""
+    _users = 0
+    """Contexts that have it open."""
+    _run: "_Run | None" = None
+    _stopped = False
+    """Whether the next run is over before it begins."""
 
     def __init__(self, url: str | None = None, **options: Unpack[AppOptions]) -> None:
         self.engine = Engine(self, url, options, plain=False)
@@ -78,9 +87,12 @@ class AsyncApp:
         return self.engine.subscribe(topic, group, publish, options)
 
     def listen(self, listener: Listener) -> Listener:
-        """Call `listener` with every event; also as a decorator."""
-        self.engine.listeners.append(listener)
-        return listener
+        """Call `listener` with every event, on the event loop: it must not block; also as a decorator.
+
+        Raises:
+            ConfigurationError: it is async.
+        """
+        return self.engine.listeners.add(listener)
 
     @property
     def settings(self) -> "Settings":
@@ -123,6 +135,11 @@ class AsyncApp:
         """Publish many messages; their ids when the broker has made all safe. Errors: as in App.publish_many."""
         return await self.engine.publish_many(topic, payloads, headers=headers, timeout=timeout)
 
+    @property
+    def from_thread(self) -> FromThread:
+        """The way to publish from other threads than the event loop's, as in a plain handler."""
+        return FromThread(self.engine, self._home)
+
     # ---- pulling
 
     def consumer(
@@ -140,72 +157,119 @@ class AsyncApp:
     # ---- running
 
     async def __aenter__(self) -> Self:
-        """Connect and declare; afterwards the app can publish. Errors: as in App.open."""
-        if not self.engine.is_open:
-            ports = AsyncPorts()
-            try:
-                await self.engine.open(ports, "asynchronous", for_event_loop)
-            except BaseException:
-                ports.close()
-                raise
-            self._ports = ports
+        """Connect and declare, if that was not done; afterwards the app can publish. Errors: as in App.open.
+
+        Contexts of one app may overlap in any way, in any tasks of one event loop; the last one closes it.
+
+        Raises:
+            RuntimeError: it is open on another event loop.
+        """
+        async with self._lock():
+            if not self.engine.is_open:
+                ports = AsyncPorts()
+                try:
+                    await self.engine.open(ports, "asynchronous", for_event_loop)
+                except BaseException:
+                    ports.close()
+                    raise
+                self._ports = ports
+            self._users += 1
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop working and publishing, and let go of the broker."""
-        ports, self._ports = self._ports, None
-        if ports is not None:
-            try:
-                await self.engine.close()
-            finally:
-                ports.close()
+        """Stop working and publishing, and let go of the broker, if this is the last context of the app."""
+        async with self._lock():
+            self._users -= 1
+            if self._users:
+                return
+            ports, self._ports = self._ports, None
+            if ports is not None:
+                try:
+                    await self.engine.close()
+                finally:
+                    ports.close()
 
     @asynccontextmanager
     async def working(self) -> AsyncGenerator[Self]:
         """Handlers run inside this context; opens the app if it is not open."""
-        was_open = self.engine.is_open
-        await self.__aenter__()
-        try:
+        async with self:
             self.engine.start()
-            yield self
-        finally:
             try:
-                await self.engine.finish()
+                yield self
             finally:
-                if not was_open:
-                    await self.__aexit__(None, None, None)
+                await self.engine.finish()
 
     async def run(self) -> None:
         """Work until SIGTERM, SIGINT or `stop()`; end within the grace. A second signal ends the process at once.
 
-        Raises:
-            ConfigurationError: there is nothing to handle, or something is set up wrong.
-            ConnectionLost: the broker is not there at the start. Later outages are waited out.
+        When signals count, and what it raises: as App.run.
         """
         self.engine.require_handlers()
-        async with self.working():
-            ports = self._ports
-            assert ports is not None
-            self._stopping = ports.signal()
-            with ports.ending(self.stop):
-                await self._stopping.wait()
+        if self._run is not None:
+            raise RuntimeError("this app runs already: run it once, with as many handlers as you like")
+        run = self._run = _Run()
+        self.engine.on_failure = run.stop
+        try:
+            with stopping(self.stop):
+                if not self._stopped:
+                    await self._run_until_stopped(run)
+        finally:
+            self.engine.on_failure = None
+            self._run, self._stopped = None, False
+        if self.engine.failure is not None:
+            raise self.engine.failure
+
+    async def _run_until_stopped(self, run: "_Run") -> None:
+        try:
+            async with run.limit:
+                await self.__aenter__()
+        except TimeoutError:
+            if run.limit.expired():
+                log.info("stopped before it was connected")
+                return
+            raise
+        try:
+            async with self.working():
+                await run.stopped.wait()
+        finally:
+            await self.__aexit__(None, None, None)
 
     def stop(self) -> None:
-        """Make `run` return; from the loop's thread."""
-        if self._stopping is not None:
-            self._stopping.set()
+        """Make `run` return, or the next call of it if it does not run; from any thread, and from a signal handler."""
+        self._stopped = True
+        if (run := self._run) is not None:
+            run.stop()
+
+    def _home(self) -> AsyncPorts:
+        if self._ports is None:
+            raise ClosedError("the app is not open: use it inside of `async with app:`, or while it runs")
+        return self._ports
+
+    def _lock(self) -> asyncio.Lock:
+        """For the loop that runs here, unless the app is at home on another."""
+        ports = self._ports
+        if ports is not None and ports.loop.is_closed():  # it ended with the app open
+            self.engine.forget()
+            ports.close()
+            self._ports, self._users, ports = None, 0, None
+        if ports is not None:
+            ports.require_home()
+        loop = asyncio.get_running_loop()
+        if self._changing is None or self._changing[0] is not loop:
+            self._changing = loop, asyncio.Lock()
+        return self._changing[1]
 
     # ---- insight
 
     async def inspect(self, topic: Topic[Any] | str, group: str) -> Counts:
         """How a group stands at the broker."""
-        return await self.backend.inspect(name_of(topic), group)
+        return await self.engine.here().backend.inspect(name_of(topic), group)
 
     async def examine(self) -> Sequence[Finding]:
         """What of the app's topology exists at the broker, is missing, or differs."""
-        return await self.backend.examine(self.topology())
+        return await self.engine.here().backend.examine(self.topology())
 
     def dead_letters(self, topic: Topic[Any] | str, group: str) -> AsyncDeadLetters:
         """The dead letters of a group."""
@@ -220,3 +284,24 @@ class AsyncApp:
     def description(self) -> str:
         """What the broker says it is: `RabbitMQ 4.3.6`. Raises ClosedError."""
         return self.engine.opened.description
+
+
+class _Run:
+    """One call of `AsyncApp.run`, on its loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.limit = asyncio.timeout(None)
+        """Around opening it."""
+        self.stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        """End it; from any thread, and from a signal handler."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if not self.stopped.is_set():
+            self.stopped.set()
+            with suppress(RuntimeError):  # it is open by now
+                self.limit.reschedule(self._loop.time())

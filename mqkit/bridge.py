@@ -8,7 +8,6 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from threading import Lock, Thread
@@ -27,8 +26,11 @@ from mqkit.backend import (
     Settlements,
     Subscription,
 )
+from mqkit.daemons import Daemons
 from mqkit.errors import ClosedError
+from mqkit.event_loop import answer
 from mqkit.message import Delivery, Outgoing
+from mqkit.session_thread import SessionThread
 from mqkit.threads import ThreadPorts
 from mqkit.topology import Finding, Topology
 
@@ -38,35 +40,10 @@ CLOSE_TIMEOUT = 5.0
 """Seconds for a call that is on its way when its session is closed."""
 
 
-class _Thread:
-    """One thread that owns one session of a driver that blocks."""
-
-    def __init__(self, name: str) -> None:
-        self._executor = ThreadPoolExecutor(1, name)
-        self._loop = asyncio.get_running_loop()
-        self._ended = False
-
-    async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        if self._ended:
-            raise ClosedError("this session is closed")
-        return await self._loop.run_in_executor(self._executor, partial(call, *args, **kwargs))
-
-    async def end(self, close: Callable[[], None] | None = None) -> None:
-        """Run `close`, and let the thread go; nothing the second time."""
-        if self._ended:
-            return
-        try:
-            if close is not None:
-                await self.run(close)
-        finally:
-            self._ended = True
-            self._executor.shutdown(wait=False)
-
-
 class ThreadedSender:
     """A blocking sender on its thread."""
 
-    def __init__(self, thread: _Thread, sender: BlockingSender) -> None:
+    def __init__(self, thread: SessionThread, sender: BlockingSender) -> None:
         self._thread = thread
         self._sender = sender
 
@@ -82,7 +59,7 @@ class ThreadedSender:
 class ThreadedReceiver:
     """A blocking receiver on its thread."""
 
-    def __init__(self, thread: _Thread, receiver: BlockingReceiver) -> None:
+    def __init__(self, thread: SessionThread, receiver: BlockingReceiver) -> None:
         self._thread = thread
         self._receiver = receiver
 
@@ -113,49 +90,54 @@ class ThreadedBackend:
 
     def __init__(self, backend: BlockingBackend) -> None:
         self._backend = backend
+        self._daemons = Daemons("mqkit-backend")
         self.capabilities = backend.capabilities
+
+    async def _run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """In a thread that no process waits for at its end: a broker that is frozen may hold it for long."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._daemons.start(partial(answer, future, partial(call, *args, **kwargs)))
+        return await future
 
     async def connect(self, timeout: float) -> str:
         """As Backend.connect."""
-        return await asyncio.to_thread(self._backend.connect, timeout)
+        return await self._run(self._backend.connect, timeout)
 
     async def declare(self, topology: Topology) -> None:
         """As Backend.declare."""
-        await asyncio.to_thread(self._backend.declare, topology)
+        await self._run(self._backend.declare, topology)
 
     async def examine(self, topology: Topology) -> Sequence[Finding]:
         """As Backend.examine."""
-        return await asyncio.to_thread(self._backend.examine, topology)
+        return await self._run(self._backend.examine, topology)
 
     async def open_sender(self) -> Sender:
         """As Backend.open_sender."""
-        thread = _Thread("mqkit-sender")
-        try:
-            return ThreadedSender(thread, await thread.run(self._backend.open_sender))
-        except BaseException:
-            await thread.end()
-            raise
+        thread = SessionThread("mqkit-sender")
+        sender: BlockingSender = await thread.opened(self._backend.open_sender, lambda sender: sender.close())
+        return ThreadedSender(thread, sender)
 
     async def open_receiver(self, subscription: Subscription, notify: Notify) -> Receiver:
         """As Backend.open_receiver."""
-        thread = _Thread(f"mqkit-{subscription.topic}.{subscription.group}")
-        try:
-            return ThreadedReceiver(thread, await thread.run(self._backend.open_receiver, subscription, notify))
-        except BaseException:
-            await thread.end()
-            raise
+        thread = SessionThread(f"mqkit-{subscription.topic}.{subscription.group}")
+        open_ = partial(self._backend.open_receiver, subscription, notify)
+        receiver: BlockingReceiver = await thread.opened(open_, lambda receiver: receiver.close())
+        return ThreadedReceiver(thread, receiver)
 
     async def inspect(self, topic: str, group: str) -> Counts:
         """As Backend.inspect."""
-        return await asyncio.to_thread(self._backend.inspect, topic, group)
+        return await self._run(self._backend.inspect, topic, group)
 
     async def groups(self, topic: str | None = None) -> Sequence[tuple[str, str]]:
         """As Backend.groups."""
-        return await asyncio.to_thread(self._backend.groups, topic)
+        return await self._run(self._backend.groups, topic)
 
     async def close(self) -> None:
         """As Backend.close."""
-        await asyncio.to_thread(self._backend.close)
+        try:
+            await self._run(self._backend.close)
+        finally:
+            self._daemons.close()
 
 
 class ImmediateSender:
@@ -220,18 +202,15 @@ class ImmediateBackend:
 
     async def connect(self, timeout: float) -> str:
         """As Backend.connect."""
-        with self._ports.away():
-            return self._backend.connect(timeout)
+        return await self._ports.outside(partial(self._backend.connect, timeout))
 
     async def declare(self, topology: Topology) -> None:
         """As Backend.declare."""
-        with self._ports.away():
-            self._backend.declare(topology)
+        await self._ports.outside(partial(self._backend.declare, topology))
 
     async def examine(self, topology: Topology) -> Sequence[Finding]:
         """As Backend.examine."""
-        with self._ports.away():
-            return self._backend.examine(topology)
+        return await self._ports.outside(partial(self._backend.examine, topology))
 
     async def open_sender(self) -> Sender:
         """As Backend.open_sender."""

@@ -137,6 +137,7 @@ class AsyncDeadLetters:
 
     async def count(self) -> int | None:
         """How many there are; None if the broker cannot tell."""
+        self._ports.require_home()
         return (await self._backend.inspect(self._topic, self._group)).dead
 
     async def list(self, limit: int = 100, choose: Choose = chooser()) -> Sequence[DeadLetter]:  # noqa: B008 - a pure function

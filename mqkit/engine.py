@@ -15,25 +15,20 @@ from mqkit.dead import AsyncDeadLetters
 from mqkit.declarations import Declarations, settled
 from mqkit.durations import Duration, seconds
 from mqkit.envelope import seal
-from mqkit.errors import (
-    ClosedError,
-    ConfigurationError,
-    ConnectionLost,
-    FieldError,
-    MqkitError,
-    SchemaError,
-)
-from mqkit.events import Event, Listener
+from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, FieldError, MqkitError, SchemaError
+from mqkit.events import Event
 from mqkit.handler import Handler
+from mqkit.listeners import Listeners, audible
 from mqkit.message import Outgoing
 from mqkit.middleware import Around
-from mqkit.ports import Job, Ports, joined
+from mqkit.ports import Job, Ports
 from mqkit.producer import Producer, new_id, published
 from mqkit.pull import AsyncConsumer, by_consumer
 from mqkit.pump import MakeRunner, Pump
 from mqkit.registration import Registration, Registrations, SubscribeOptions
 from mqkit.registry import Colour, masked
 from mqkit.retry import Retry
+from mqkit.stopping import ended, hung_up, parted
 from mqkit.topic import Topic, schema_name
 from mqkit.topology import TopicNeed, Topology
 from mqkit.workers import Workers
@@ -81,14 +76,22 @@ class Engine:
 
         self.settings: Settings = load(self.arguments)
         self.plugins = Plugins(options.get("plugins", ()), self.settings.disabled_plugins)
-        self.listeners: list[Listener] = [*self.plugins.collect("mqkit_listeners"), *options.get("listeners", ())]
+        if plain:
+            self.plugins.require_plain()
+        self.listeners = Listeners((*self.plugins.collect("mqkit_listeners"), *options.get("listeners", ())))
         self.registrations = Registrations(self.settings.groups, plain=plain)
         self._middleware = (*self.plugins.collect("mqkit_middleware"), *options.get("middleware", ()))
         self._codecs: dict[Topic[Any], TopicCodec[Any]] = {}
         self._declarations = Declarations()
         self._opened: Opened | None = None
+        self._ports: Ports | None = None
         self._pumps: list[Pump] = []
         self._jobs: list[Job] = []
+        self._workers = 0
+        self.failure: Exception | None = None
+        """What ended a part of the app that nothing should end; None when it was opened."""
+        self.on_failure: Callable[[], None] | None = None
+        """Called when there is one."""
 
     # ---- before it is open
 
@@ -133,11 +136,20 @@ class Engine:
             raise ClosedError("the app is not open: use it inside of `with app:` (`async with`), or while it runs")
         return self._opened
 
+    def here(self) -> Opened:
+        """As opened, for what has to be awaited: raises RuntimeError on another event loop than the app's."""
+        opened = self.opened
+        opened.ports.require_home()
+        return opened
+
     async def open(self, ports: Ports, prefer: Colour, adapt: Adapt) -> None:
         """Connect and declare."""
         if self._opened is not None:
             return
+        audible()
         settings = self.settings
+        self._ports, self.failure = ports, None
+        ports.on_death = self._died
         backend = adapt(*self.plugins.backends.open(settings.url, prefer))
         for registration in self.registrations:
             if registration.options.ordering == "key" and not backend.capabilities.ordering:
@@ -149,48 +161,62 @@ class Engine:
             producer = Producer(backend, ports, self._producer_changed)
             producer.start()
         except BaseException:
-            await backend.close()
+            await parted(ports, backend)
             raise
         self._opened = Opened(backend, ports, producer, backend.capabilities.attribute_prefix, description)
         log.info("connected to %s (%s)", masked(settings.url), description)
         try:
-            self._call_hooks("mqkit_startup")
+            await self.plugins.call("mqkit_startup", self._app)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
-        """Let go of the broker."""
+        """Let go of the broker, in some seconds also when it does not answer; stops what still works."""
         if self._opened is None:
             return
         opened = self._opened
         try:
-            self._call_hooks("mqkit_shutdown")
+            self._workers = min(self._workers, 1)
+            await self.finish()
+            await self.plugins.call("mqkit_shutdown", self._app)
         finally:
-            await opened.producer.close()
-            self._opened = None
-            await opened.backend.close()
+            try:
+                await hung_up(opened.ports, opened.producer)
+            finally:
+                self._opened = None
+                await parted(opened.ports, opened.backend)
 
     def forget(self) -> Opened | None:
         """Be closed, and touch nothing of what was open: it belongs to the process that this one was forked from."""
         opened, self._opened = self._opened, None
-        self._pumps, self._jobs = [], []
+        self._pumps, self._jobs, self._workers = [], [], 0
         return opened
 
     def start(self) -> None:
-        """Let handlers run."""
+        """Let handlers run; one more wants that."""
         opened = self.opened
+        self._workers += 1
+        if self._workers > 1:
+            return
         self._pumps = [self._pump(opened, self._handler(opened, registration)) for registration in self.registrations]
-        self._jobs = [opened.ports.spawn(pump.run(), f"mqkit pump {i}") for i, pump in enumerate(self._pumps)]
+        self._jobs = [opened.ports.spawn(pump.run(), f"mqkit pump of {pump.where}") for pump in self._pumps]
 
     async def finish(self) -> None:
-        """Start no more handlers; return when the running ones ended within their grace, and all is settled."""
+        """One wants no more. At the last: start no more handlers, and return when the running ones ended within their
+        grace and all is settled, or when it is clear that the broker does not answer.
+        """
+        if not self._workers:
+            return
+        self._workers -= 1
+        if self._workers:
+            return
         pumps, self._pumps = self._pumps, []
         jobs, self._jobs = self._jobs, []
         for pump in pumps:
             pump.stop()
         log.info("stopping: running handlers have up to %g s", self.settings.grace)
-        await joined(jobs)
+        await ended(self.opened.ports, tuple(zip(pumps, jobs, strict=True)))
 
     # ---- publishing
 
@@ -206,7 +232,7 @@ class Engine:
         timeout: Duration | None,
     ) -> str:
         """As App.publish."""
-        opened = self.opened
+        opened = self.here()
         outgoing = self.prepare(topic, payload, key, headers, seconds(delay, option="delay"), id)
         await self._declare(opened, topic)
         errors = await opened.producer.send((outgoing,), self._timeout(timeout))
@@ -223,7 +249,7 @@ class Engine:
         timeout: Duration | None,
     ) -> list[str]:
         """As App.publish_many."""
-        opened = self.opened
+        opened = self.here()
         batch = []
         for i, payload in enumerate(payloads):
             try:
@@ -319,15 +345,6 @@ class Engine:
     def _timeout(self, timeout: Duration | None) -> float:
         return self.settings.publish_timeout if timeout is None else seconds(timeout, option="timeout")
 
-    def _call_hooks(self, name: str) -> None:
-        for implementation in getattr(self.plugins.manager.hook, name).get_hookimpls():
-            try:
-                implementation.function(*([self._app] if implementation.argnames else []))
-            except Exception as error:
-                raise ConfigurationError(
-                    f"plugin {implementation.plugin_name!r} failed in {name}: {type(error).__name__}: {error}"
-                ) from error
-
     def _handler(self, opened: Opened, registration: Registration) -> Handler:
         return Handler(
             topic=registration.topic,
@@ -359,11 +376,15 @@ class Engine:
         )
 
     def _emit(self, event: Event) -> None:
-        for listener in self.listeners:
-            try:
-                listener(event)
-            except Exception:
-                log.exception("listener %r failed", listener)
+        if self.listeners and self._ports is not None:
+            self._ports.announce(partial(self.listeners.tell, event))
+
+    def _died(self, name: str, error: Exception) -> None:
+        """A job of the app has ended that should not: nothing may idle on as if it were there."""
+        log.critical("%s met an error in mqkit itself and ended, so the app cannot go on", name, exc_info=error)
+        self.failure = self.failure or error
+        if self.on_failure is not None:
+            self.on_failure()
 
     def _producer_changed(self, error: MqkitError | None) -> None:
         if error is None:

@@ -1,19 +1,18 @@
 """`Ports` on an event loop."""
 
 import asyncio
-import os
 import random
-import signal
-import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import suppress
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any, TypeVar
 
+from mqkit.contexts import inside
 from mqkit.daemons import Daemons
+from mqkit.durations import bounded
 from mqkit.exits import called, contained, typed
 from mqkit.ports import HandlerTimeout
 
@@ -96,6 +95,12 @@ class AsyncJob:
             if not self._task.cancelled():
                 raise
 
+    async def over(self, timeout: float) -> bool:
+        """As Job.over."""
+        if not self._task.done():
+            await asyncio.wait((self._task,), timeout=timeout)
+        return self._task.done()
+
     def cancel(self) -> None:
         """As Job.cancel."""
         self._task.cancel()
@@ -109,11 +114,36 @@ class AsyncPorts:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._daemons = Daemons("mqkit-handler")
-        self._undo: list[Callable[[], object]] = []
         self._tasks = HandlersTasks.on(self.loop)
+        self.on_death: Callable[[str, Exception], None] = lambda _name, _error: None
         self.monotonic = time.monotonic
         self.now = time.time
         self.draw = random.random
+
+    def require_home(self) -> None:
+        """As Ports.require_home."""
+        with suppress(RuntimeError):  # there is no loop here at all
+            if asyncio.get_running_loop() is self.loop:
+                return
+        raise RuntimeError(
+            "this AsyncApp belongs to the event loop on which it was opened, and this is not there: await its methods "
+            "on that loop; in a plain handler, or in another thread, use app.from_thread.publish(...), or "
+            "let the handler return the payload and subscribe it with publish="
+        )
+
+    def from_elsewhere(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What the coroutine of `work` returns or raises on the loop, for a thread of plain code, which waits for it.
+
+        Raises:
+            RuntimeError: an event loop runs in this thread: it would be blocked, and this one would wait for itself.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run_coroutine_threadsafe(work(), self.loop).result()
+        raise RuntimeError(
+            "this would block an event loop: from_thread is for plain code; here, await the app's methods"
+        )
 
     def signal(self) -> AsyncSignal:
         """As Ports.signal."""
@@ -125,20 +155,34 @@ class AsyncPorts:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> AsyncJob:
         """As Ports.spawn."""
-        return AsyncJob(self.loop.create_task(work, name=name))
+        task = self.loop.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        return AsyncJob(task)
 
-    async def apart(self, work: Coroutine[Any, Any, T]) -> T:
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self.on_death(task.get_name(), error)
+
+    async def apart(self, work: Coroutine[Any, Any, T], context: Context) -> T:
         """As Ports.apart."""
-        return await work
+        return await inside(context.copy(), work)
 
     def post(self, call: Callable[[], object]) -> None:
         """As Ports.post."""
-        if not self.loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(call)
+
+    def announce(self, call: Callable[[], object]) -> None:
+        """As Ports.announce: here and now."""
+        call()
+
+    async def announced(self, timeout: float) -> None:
+        """As Ports.announced: they have."""
 
     def later(self, delay: float, call: Callable[[], object]) -> asyncio.TimerHandle:
         """As Ports.later."""
-        return self.loop.call_later(delay, call)
+        return self.loop.call_later(bounded(delay), call)
 
     async def call(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
         """As Ports.call."""
@@ -165,15 +209,8 @@ class AsyncPorts:
         started = self.monotonic()
         future: asyncio.Future[Any] = self.loop.create_future()
         future.add_done_callback(_seen)
-
-        def run() -> None:
-            try:
-                finish = partial(_resolve, future, called(function, args), None)
-            except BaseException as error:  # noqa: BLE001 - raised where the function was called
-                finish = partial(_resolve, future, None, error)
-            self.post(finish)
-
-        self._daemons.start(run)
+        context = copy_context()  # not this one itself: the function may outlive its time-out
+        self._daemons.start(partial(answer, future, partial(context.run, called, function, args)))
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
@@ -187,36 +224,13 @@ class AsyncPorts:
         # an async function behind a plain decorator, or an object with an async __call__
         return await _limited(result, timeout, self.monotonic() - started)
 
-    @contextmanager
-    def ending(self, stop: Callable[[], None]) -> Generator[None]:
-        """Call `stop` at the first SIGINT or SIGTERM inside this context; the second ends the process at once."""
-        caught = 0
-
-        def catch(number: int) -> None:
-            nonlocal caught
-            caught += 1
-            if caught > 1:
-                os._exit(128 + number)
-            stop()
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        here = threading.current_thread() is threading.main_thread()
-        for number in numbers if here else ():
-            self.loop.add_signal_handler(number, catch, number)
-        try:
-            yield
-        finally:
-            self._undo = [partial(self.loop.remove_signal_handler, number) for number in numbers if here]
-
     def ends_all(self, error: BaseException) -> bool:
         """As Ports.ends_all."""
         return _ends_all(error)
 
     def close(self) -> None:
-        """As Ports.close; signals do what they did before, and tasks are made as before."""
+        """As Ports.close; tasks are made as before."""
         self._tasks.release()
-        for undo in self._undo:
-            undo()
         self._daemons.close()
 
 
@@ -288,6 +302,16 @@ async def _limited(result: Awaitable[Any], timeout: float | None, spent: float =
         if timeout is not None and limit.expired():
             raise HandlerTimeout(timeout) from error
         raise
+
+
+def answer(future: "asyncio.Future[Any]", call: Callable[[], Any]) -> None:
+    """Make `call` in this thread, and give what it returns or raises to `future`, on the future's own loop."""
+    try:
+        finish = partial(_resolve, future, call(), None)
+    except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
+        finish = partial(_resolve, future, None, error)
+    with suppress(RuntimeError):  # the loop is closed: nobody awaits it
+        future.get_loop().call_soon_threadsafe(finish)
 
 
 def _resolve(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:

@@ -50,9 +50,12 @@ def mqkit_commands() -> "Sequence[tuple[str, Callable[..., Any]]]":  # type: ign
 
 @hookspec
 def mqkit_startup(app: object) -> None:
-    """The app is connected and declared, and starts to work."""
+    """The app is connected and declared, and starts to work.
+
+    May be async: AsyncApp awaits it, App refuses it by its plugin's name.
+    """
 
 
 @hookspec
 def mqkit_shutdown(app: object) -> None:
-    """The app has stopped working and still has its connection."""
+    """The app has stopped working and still has its connection. May be async, as `mqkit_startup`."""

@@ -1,7 +1,10 @@
-"""The lock that lets one thread of an app's orchestration run at a time."""
+"""The lock that lets one thread of an app's orchestration run at a time, and locks that a thread waits for."""
 
 import threading
+from contextlib import suppress
 from types import TracebackType
+
+from mqkit.durations import bounded
 
 
 class Monitor:
@@ -45,3 +48,21 @@ class Monitor:
         """Take it so often again."""
         if depth and self.take():
             self._depth += depth - 1
+
+
+def held() -> threading.Lock:
+    """A lock that somebody else will release."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+def wake(waiter: threading.Lock) -> None:
+    """Release it, unless somebody else did just now: who waits may be woken by two at once."""
+    with suppress(RuntimeError):
+        waiter.release()
+
+
+def patience(timeout: float) -> float:
+    """`timeout` as a lock takes it; who waits for longer than that, weeks on some systems, is woken early."""
+    return min(bounded(timeout), threading.TIMEOUT_MAX)

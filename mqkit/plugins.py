@@ -1,8 +1,10 @@
 """Loading plugins: explicit, once for each app, by entry point; a broken one is an error that names it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
+from typing import Any
 
 import pluggy
 
@@ -13,6 +15,8 @@ from mqkit.errors import ConfigurationError
 from mqkit.registry import Backends
 
 GROUP = "mqkit"
+MOMENTS = ("mqkit_startup", "mqkit_shutdown")
+"""Hooks that are called when an app is started or stopped; all others are when it is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +81,50 @@ class Plugins:
         except (ValueError, pluggy.PluginValidationError) as error:
             raise ConfigurationError(f"plugin {name!r} cannot be registered: {error}") from error
 
-    def _call(self, hook: str) -> list[tuple[str, object]]:
-        """What each plugin answers, with its name, in the order of registration."""
-        answers = []
-        caller = getattr(self.manager.hook, hook)
-        for implementation in caller.get_hookimpls():
+    def require_plain(self) -> None:
+        """Raise ConfigurationError, with the plugin's name, if what is called at start or stop needs an event loop."""
+        for hook in MOMENTS:
+            for name, function, _ in self._implementations(hook):
+                if iscoroutinefunction(function):
+                    raise ConfigurationError(
+                        f"plugin {name!r}: its {hook} is async, and App has no event loop: "
+                        "write it with def, or use AsyncApp"
+                    )
+
+    async def call(self, hook: str, app: object) -> None:
+        """Call a hook of `MOMENTS` of each plugin, and await those that are async.
+
+        Raises:
+            ConfigurationError: one failed; names it.
+        """
+        for name, function, takes_it in self._implementations(hook):
             try:
-                answers.append((implementation.plugin_name, implementation.function()))
+                answer = function(*([app] if takes_it else []))
+                if isawaitable(answer):
+                    await answer
             except Exception as error:
+                raise _failed(name, hook, error) from error
+
+    def _implementations(self, hook: str) -> Iterator[tuple[str, Callable[..., Any], bool]]:
+        """Plugin's name, function, and whether that takes an argument, in the order of registration."""
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            yield implementation.plugin_name, implementation.function, bool(implementation.argnames)
+
+    def _call(self, hook: str) -> list[tuple[str, object]]:
+        """What each plugin answers, with its name."""
+        answers: list[tuple[str, object]] = []
+        for name, function, _ in self._implementations(hook):
+            try:
+                answer = function()
+            except Exception as error:
+                raise _failed(name, hook, error) from error
+            if iscoroutine(answer):
+                answer.close()
                 raise ConfigurationError(
-                    f"plugin {implementation.plugin_name!r} failed in {hook}: {type(error).__name__}: {error}"
-                ) from error
+                    f"plugin {name!r}: its {hook} is async, and nobody awaits it while an app is made: "
+                    "write it with def"
+                )
+            answers.append((name, answer))
         return answers
 
     def _flat(self, answers: list[tuple[str, object]], attribute: str = "__class__") -> list:  # type: ignore[type-arg] # see collect
@@ -123,3 +160,7 @@ class Plugins:
             hooks = tuple(sorted(c.name for c in self.manager.get_hookcallers(plugin) or ()))
             infos.append(PluginInfo(name, dist.name if dist else "", dist.version if dist else "", hooks))
         return infos
+
+
+def _failed(name: str, hook: str, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"plugin {name!r} failed in {hook}: {type(error).__name__}: {error}")

@@ -6,6 +6,7 @@ lock that every wait lets go of.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -40,6 +41,10 @@ class Job(Protocol):
 
     async def join(self) -> None:
         """Wait for its end, or until it was cancelled; raises what it raised."""
+        ...
+
+    async def over(self, timeout: float) -> bool:
+        """Whether it ended, or was cancelled, within `timeout` seconds; raises nothing of its own."""
         ...
 
     def cancel(self) -> None:
@@ -79,11 +84,39 @@ async def joined(jobs: Sequence[Job]) -> None:
         raise first
 
 
+async def finished(ports: "Ports", work: Coroutine[Any, Any, None], name: str, timeout: float) -> bool:
+    """Whether `work` ended within `timeout` seconds; else it is cancelled and left. Raises what it raised."""
+    wrong: list[Exception] = []
+
+    async def told() -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - raised below
+            wrong.append(error)
+
+    job = ports.spawn(told(), name)
+    ended = False
+    try:
+        ended = await job.over(timeout)
+    finally:
+        if not ended:
+            job.cancel()
+    if wrong:
+        raise wrong[0]
+    return ended
+
+
 class Ports(Protocol):
     """What orchestration needs of the world."""
 
     cancelled: type[BaseException]
     """What a job that was cancelled meets where it waits."""
+    on_death: Callable[[str, Exception], None]
+    """Called with the name of a job that ended with an error, which none of them does on purpose."""
+
+    def require_home(self) -> None:
+        """Raise RuntimeError, with what to do, if whoever calls is not where these ports are at home."""
+        ...
 
     def signal(self) -> Signal:
         """A new flag, down."""
@@ -97,16 +130,30 @@ class Ports(Protocol):
         """Run `work` beside the caller."""
         ...
 
-    async def apart(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` returns or raises. It shares nothing that changes, so all else may go on beside it."""
+    async def apart(self, work: Coroutine[Any, Any, T], context: Context) -> T:
+        """What `work` returns or raises, run in a copy of `context`.
+
+        It shares nothing that changes, so all else may go on beside it.
+        """
         ...
 
     def post(self, call: Callable[[], object]) -> None:
-        """Run `call` soon within the orchestration; from any thread; nothing if the app has ended."""
+        """Run `call` soon within the orchestration, after those posted before; from any thread.
+
+        Never blocks. What it raises is logged. Nothing happens if the app has ended.
+        """
+        ...
+
+    def announce(self, call: Callable[[], object]) -> None:
+        """Run `call`, of the user, soon, after those announced before, and where it may use the app; never blocks."""
+        ...
+
+    async def announced(self, timeout: float) -> None:
+        """Wait until all that was announced has run, at most `timeout` seconds."""
         ...
 
     def later(self, delay: float, call: Callable[[], object]) -> Timer:
-        """Run `call` within the orchestration after `delay` seconds."""
+        """Run `call` within the orchestration after `delay` seconds; what it raises is logged."""
         ...
 
     def now(self) -> float:
@@ -122,7 +169,7 @@ class Ports(Protocol):
         ...
 
     async def call(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
-        """What the user's function returns or raises.
+        """What the user's function returns or raises. It runs in the caller's context, or in a copy of that.
 
         Raises:
             HandlerTimeout: it takes more than `timeout` seconds.

@@ -18,6 +18,7 @@ from mqkit.message import Message
 from mqkit.ports import Job, Ports
 from mqkit.pump import Pump
 from mqkit.signals import Reject, RetryLater
+from mqkit.stopping import ended
 from mqkit.verdict import Done, Release, Verdict
 from mqkit.workers import Runner
 
@@ -116,6 +117,7 @@ class AsyncConsumer(Generic[T]):
         Raises:
             ConnectionLost, TopologyError: the group cannot be declared, or is not there.
         """
+        self._ports.require_home()
         if self._job is None:
             await self._declare()
             self._pump = self._make_pump(self._attached)
@@ -131,7 +133,7 @@ class AsyncConsumer(Generic[T]):
         if pump is not None and job is not None:
             pump.stop()
             self._startable.set()
-            await job.join()
+            await ended(self._ports, ((pump, job),))
 
     async def fetch(self, limit: int = 1, timeout: Duration = 1.0) -> list[Pulled[T]]:
         """Up to `limit` messages, as soon as there is one; none after `timeout` seconds.
@@ -143,6 +145,7 @@ class AsyncConsumer(Generic[T]):
         """
         if limit < 1:
             raise ValueError(f"limit is a number of messages, at least 1, not {limit}")
+        self._ports.require_home()
         deadline = self._ports.monotonic() + seconds(timeout, option="timeout")
         while True:
             if self._pump is None or self._in_flight is None:

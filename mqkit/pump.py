@@ -116,6 +116,16 @@ class Pump:
         self._wake()
 
     @property
+    def where(self) -> str:
+        """Topic and group, for people."""
+        return self._where
+
+    @property
+    def grace(self) -> float:
+        """Seconds that running handlers get at the end."""
+        return self._grace
+
+    @property
     def connected(self) -> bool:
         """Whether there is a session now."""
         return self._receiver is not None
@@ -303,6 +313,8 @@ class Pump:
                 await self._declare()  # somebody deleted what we work on
             except MqkitError as refused:
                 log.warning("%s: cannot be declared again: %s", self._where, refused)
+            except Exception:
+                log.exception("%s: declaring it again met an error in mqkit itself", self._where)
         if failures:
             wait = min(5.0, 0.05 * 2.0 ** min(failures, 10)) * (0.5 + self._ports.draw() / 2)
             await self._stopping.wait(wait)

@@ -46,8 +46,10 @@ class Retry:
             raise ValueError(f"attempts counts the first call too, so it is at least 1, not {self.attempts}")
         seconds(self.wait_initial, option="wait_initial")
         seconds(self.wait_max, option="wait_max")
-        if self.wait_factor < 1:
-            raise ValueError(f"wait_factor below 1 would wait less each time: {self.wait_factor}")
+        if not 1 <= self.wait_factor < float("inf"):
+            raise ValueError(
+                f"wait_factor is a number of at least 1: below, it would wait less each time: {self.wait_factor}"
+            )
         if not 0 <= self.wait_jitter <= 1:
             raise ValueError(f"wait_jitter is a fraction from 0 to 1, not {self.wait_jitter}")
         if self.inline < 0:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from pydantic_settings import TomlConfigSettingsSource as Toml
 
+from mqkit.durations import LONGEST
 from mqkit.errors import ConfigurationError
 from mqkit.handler import HandlerOptions
 
@@ -31,9 +32,9 @@ class RetryPolicy(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     attempts: Annotated[int | None, Field(ge=1)] = None
-    wait_initial: Annotated[float | None, Field(ge=0)] = None
-    wait_max: Annotated[float | None, Field(ge=0)] = None
-    wait_factor: Annotated[float | None, Field(ge=1)] = None
+    wait_initial: Annotated[float | None, Field(ge=0, le=LONGEST)] = None
+    wait_max: Annotated[float | None, Field(ge=0, le=LONGEST)] = None
+    wait_factor: Annotated[float | None, Field(ge=1, allow_inf_nan=False)] = None
     wait_jitter: Annotated[float | None, Field(ge=0, le=1)] = None
     inline: Annotated[int | None, Field(ge=0)] = None
 
@@ -46,8 +47,8 @@ class GroupPolicy(BaseModel):
     concurrency: Annotated[int | None, Field(ge=1)] = None
     prefetch: Annotated[int | None, Field(ge=0)] = None
     prefetch_bytes: Annotated[int | None, Field(ge=1)] = None
-    timeout: Annotated[float | None, Field(gt=0)] = None
-    grace: Annotated[float | None, Field(ge=0)] = None
+    timeout: Annotated[float | None, Field(gt=0, le=LONGEST)] = None
+    grace: Annotated[float | None, Field(ge=0, le=LONGEST)] = None
     ordering: Literal["key", "none"] | None = None
     retry: RetryPolicy = RetryPolicy()
 
@@ -73,10 +74,10 @@ class Settings(BaseSettings):
     """Of the service; stands in every dead letter."""
     declare: bool = True
     """Whether the app creates what is missing at the broker. False: it fails at start if something is."""
-    connect_timeout: float = Field(10.0, gt=0)
-    publish_timeout: float = Field(30.0, gt=0)
+    connect_timeout: float = Field(10.0, gt=0, le=LONGEST)
+    publish_timeout: float = Field(30.0, gt=0, le=LONGEST)
     """Seconds within which every publish ends."""
-    grace: float = Field(30.0, ge=0)
+    grace: float = Field(30.0, ge=0, le=LONGEST)
     """Seconds that running handlers get after SIGTERM."""
     max_body_bytes: int = Field(16 * 1024 * 1024, gt=0)
     """A larger body is a dead letter."""

@@ -5,24 +5,27 @@ a user's function, lets go of it. Coroutines written for the ports are run by `r
 """
 
 import heapq
-import os
+import logging
 import random
-import signal
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
 from inspect import isawaitable
 from itertools import count
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, TypeVar
 
+from mqkit.announcements import Announcements
 from mqkit.daemons import Daemons
+from mqkit.durations import bounded
 from mqkit.exits import called
 from mqkit.immediate import run_now
-from mqkit.monitor import Monitor
+from mqkit.monitor import Monitor, held, patience, wake
 from mqkit.ports import HandlerTimeout
+
+log = logging.getLogger("mqkit")
 
 T = TypeVar("T")
 
@@ -132,8 +135,17 @@ class ThreadJob:
         if self.error is not None:
             raise self.error
 
+    async def over(self, timeout: float) -> bool:
+        """As Job.over."""
+        end = self._ports.monotonic() + timeout
+        while not self._ended and not self.stopped and (left := end - self._ports.monotonic()) > 0:
+            waiter = held()
+            self._waiters.append(waiter)
+            self._ports.park(waiter, left)
+        return self._ended or self.stopped
+
     def cancel(self) -> None:
-        """As Job.cancel."""
+        """As Job.cancel; also from a signal handler."""
         self.stopped = True
         if self.parked is not None:
             wake(self.parked)
@@ -180,12 +192,28 @@ class ThreadPorts:
         self._numbers = count()
         self._sooner = self.signal()
         self._clock: ThreadJob | None = None
-        self._undo: list[Callable[[], object]] = []
+        self._posted: deque[Callable[[], object]] = deque()
+        self._announcements = Announcements(self._daemons)
+        self.on_death: Callable[[str, Exception], None] = lambda _name, _error: None
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` returns or raises, run in this thread."""
-        with self.monitor:
-            return run_now(work)
+    def run(self, work: Coroutine[Any, Any, T], job: ThreadJob | None = None) -> T:
+        """What `work` returns or raises, run in this thread; as `job`, if that is given, which may be cancelled.
+
+        Raises:
+            JobCancelled: `job` was.
+        """
+        before = self.current()
+        if job is not None:
+            self._here.job = job
+        try:
+            with self.monitor:
+                self._run_posted()
+                return run_now(work)
+        finally:
+            self._here.job = before
+
+    def require_home(self) -> None:
+        """As Ports.require_home: any thread will do."""
 
     def away(self) -> Away:
         """A context for what blocks: the orchestration goes on meanwhile."""
@@ -203,7 +231,7 @@ class ThreadPorts:
                 job.parked = waiter
             try:
                 if job is None or not job.stopped:
-                    waiter.acquire(timeout=-1 if timeout is None else max(timeout, 0.0))
+                    waiter.acquire(timeout=-1 if timeout is None else patience(timeout))
             finally:
                 if job is not None:
                     job.parked = None
@@ -221,42 +249,81 @@ class ThreadPorts:
         job = ThreadJob(self)
 
         def run() -> None:
-            self._here.job = job
             thread = threading.current_thread()
             idle_name, thread.name = thread.name, name
             error: BaseException | None = None
             try:
-                self.run(work)
+                self.run(work, job)
             except JobCancelled:
                 pass
             except BaseException as raised:  # noqa: BLE001 - raised where it is joined
                 error = raised
             finally:
-                self._here.job = None
                 thread.name = idle_name
                 with self.monitor:
                     job.ended(error)
+                if isinstance(error, Exception):
+                    self.on_death(name, error)
 
         self._daemons.start(run)
         return job
 
-    async def apart(self, work: Coroutine[Any, Any, T]) -> T:
+    async def outside(self, call: Callable[[], T]) -> T:
+        """What `call`, of a driver, returns or raises. It is left to itself in its thread if this job is cancelled."""
+        returned: list[T] = []
+        raised: list[BaseException] = []
+        over = held()
+
+        def run() -> None:
+            try:
+                returned.append(call())
+            except BaseException as error:  # noqa: BLE001 - raised where it was called
+                raised.append(error)
+            over.release()
+
+        self._daemons.start(run)
+        self.park(over, None)
+        if raised:
+            raise raised[0]
+        return returned[0]
+
+    async def apart(self, work: Coroutine[Any, Any, T], context: Context) -> T:
         """As Ports.apart. What was done there counts, also when the job was cancelled meanwhile."""
         depth = self.monitor.leave()
         try:
-            return run_now(work)
+            return context.copy().run(run_now, work)
         finally:
             self.monitor.come_back(depth)
 
     def post(self, call: Callable[[], object]) -> None:
-        """As Ports.post: here and now."""
+        """As Ports.post: here and now if that is possible, else by a thread that may wait."""
+        self._posted.append(call)
+        if self.monitor.take(0):
+            try:
+                self._run_posted()
+            finally:
+                self.monitor.__exit__(None, None, None)
+        else:
+            self._daemons.start(self._run_posted)
+
+    def _run_posted(self) -> None:
         with self.monitor:
-            call()
+            while self._posted:
+                _made(self._posted.popleft())
+
+    def announce(self, call: Callable[[], object]) -> None:
+        """As Ports.announce."""
+        self._announcements.put(call)
+
+    async def announced(self, timeout: float) -> None:
+        """As Ports.announced."""
+        with self.away():
+            self._announcements.wait(timeout)
 
     def later(self, delay: float, call: Callable[[], object]) -> ThreadTimer:
         """As Ports.later."""
         timer = ThreadTimer(call)
-        entry = (self.monotonic() + delay, next(self._numbers), timer)
+        entry = (self.monotonic() + bounded(delay), next(self._numbers), timer)
         heapq.heappush(self._timers, entry)
         if self._clock is None:
             self._clock = self.spawn(self._keep_time(), "mqkit-clock")
@@ -270,7 +337,7 @@ class ThreadPorts:
             while self._timers and self._timers[0][0] <= now:
                 call = heapq.heappop(self._timers)[2].call
                 if call is not None:
-                    call()
+                    _made(call)
             await self._sooner.wait(self._timers[0][0] - self.monotonic() if self._timers else None)
 
     async def call(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
@@ -284,13 +351,14 @@ class ThreadPorts:
 
     def _limited(self, function: Callable[..., Any], args: Sequence[Any], timeout: float) -> Any:
         job = ThreadJob(self)
+        context = copy_context()  # not this one itself: the function may outlive its time-out
         returned: list[Any] = []
         raised: list[BaseException] = []
         ready = held()
 
         def run() -> None:
             try:
-                returned.append(called(function, args))
+                returned.append(context.run(called, function, args))
             except BaseException as error:  # noqa: BLE001 - raised where the function was called
                 raised.append(error)
             ready.release()
@@ -298,59 +366,27 @@ class ThreadPorts:
                 job.ended(None)
 
         self._daemons.start(run)
-        if not ready.acquire(timeout=timeout):
+        if not ready.acquire(timeout=patience(timeout)):
             raise HandlerTimeout(timeout, job)
         if raised:
             raise raised[0]
         return returned[0]
 
-    @contextmanager
-    def ending(self, stop: Callable[[], None]) -> Generator[None]:
-        """Call `stop` at the first SIGINT or SIGTERM inside this context; the second ends the process at once.
-
-        `stop` runs in the main thread between any two of its steps, so it may take no lock.
-        """
-        caught = 0
-
-        def catch(number: int, _frame: FrameType | None) -> None:
-            nonlocal caught
-            caught += 1
-            if caught > 1:
-                os._exit(128 + number)
-            stop()
-
-        before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._undo = [partial(signal.signal, number, handler) for number, handler in before.items()]
-        yield
-
     def ends_all(self, error: BaseException) -> bool:
         """As Ports.ends_all."""
         return isinstance(error, JobCancelled)
 
-    def restore_signals(self) -> None:
-        """Let signals do what they did before `ending`."""
-        while self._undo:
-            self._undo.pop()()
-
     def close(self) -> None:
-        """As Ports.close; signals do what they did before."""
-        self.restore_signals()
+        """As Ports.close."""
         with self.monitor:
             if self._clock is not None:
                 self._clock.cancel()
         self._daemons.close()
 
 
-def held() -> threading.Lock:
-    """A lock that somebody else will release."""
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
-
-
-def wake(waiter: threading.Lock) -> None:
-    """Release it, unless somebody else did just now: who waits may be woken by two at once."""
-    with suppress(RuntimeError):
-        waiter.release()
+def _made(call: Callable[[], object]) -> None:
+    """Make a call that nobody waits for."""
+    try:
+        call()
+    except Exception:
+        log.exception("a call met an error in mqkit itself")

@@ -8,6 +8,7 @@ that turns out slow.
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from itertools import count
 from typing import Final, Protocol
@@ -71,6 +72,8 @@ class Workers:
         self._burst = max(1, (self._concurrency + self._handler.options.prefetch) // 8)
         self._attempts = 0
         self._timer: Timer | None = None
+        self._context = copy_context()
+        """Of where the app was started: each message gets a copy."""
         in_flight.on_startable = self._staff
 
     def cancel(self) -> None:
@@ -113,7 +116,7 @@ class Workers:
         still: Job | None = None
         outcome: Outcome | None = None
         try:
-            outcome = await self._ports.apart(self._handler.process(item.delivery, item.spent, item.id))
+            outcome = await self._ports.apart(self._handler.process(item.delivery, item.spent, item.id), self._context)
             if outcome.still is not None:
                 still = outcome.still
                 self._on_stuck(outcome)

@@ -18,20 +18,24 @@ HOUSE = ROOT / "mqkit"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "durations message errors immediate exits",
+        "durations message errors immediate exits contexts process_signals",
         "signals topic topology events",
+        "listeners",
         "verdict backend",
         "retry envelope codec middleware registry",
         "wrapping",
         "hookspecs ports daemons monitor",
+        "announcements forks",
         "event_loop threads plugins handler",
+        "session_thread",
         "bridge settings in_flight producer",
         "workers registration app_options dead copies declarations",
         "storing",
         "pump",
+        "stopping",
         "pull",
         "engine",
-        "app",
+        "app from_thread",
         "async_app",
     )
 )
@@ -58,7 +62,7 @@ PURE = (
     "wrapping",
 )
 """Decisions, facts and shapes: no clock, no waiting, no network."""
-TIMELESS = ("pump", "storing", "producer", "dead", "handler", "in_flight", "workers", "pull", "engine")
+TIMELESS = ("pump", "storing", "producer", "dead", "handler", "in_flight", "workers", "stopping", "pull", "engine")
 """Orchestration: it waits through its ports alone."""
 WAITING = {"asyncio", "threading", "time", "socket", "select", "selectors", "concurrent", "multiprocessing", "signal"}
 FOR_BACKENDS = {"message", "errors", "backend", "topology", "durations", "topic", "registry", "hookspecs", "immediate"}

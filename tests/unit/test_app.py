@@ -180,7 +180,7 @@ def test_run_works_until_it_is_stopped(url: str) -> None:
 
     async def main() -> None:
         running = asyncio.create_task(app.run())
-        await until(lambda: app._stopping)
+        await until(lambda: app.engine.is_open)
         await app.publish(topic, Order(customer="ann"))
         await until(lambda: seen)
         app.stop()

@@ -1,9 +1,6 @@
 """Ports of an event loop, and blocking backends behind it."""
 
 import asyncio
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -116,36 +113,6 @@ def test_posting_works_from_any_thread_and_does_nothing_after_the_end() -> None:
     ports = asyncio.run(asyncio.wait_for(main(), 30))
     ports.post(called.clear)
     assert called.is_set()
-
-
-ENDING = """
-import asyncio, os, signal, sys
-from mqkit.event_loop import AsyncPorts
-
-async def main():
-    ports = AsyncPorts()
-    stopped = asyncio.Event()
-    with ports.ending(stopped.set):
-        print("ready", flush=True)
-        await stopped.wait()
-    print("stopping", flush=True)
-    if "hang" in sys.argv:
-        await asyncio.sleep(60)
-    ports.close()
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize(("argument", "times"), [("", 1), ("hang", 2)])
-def test_the_first_signal_stops_and_the_second_ends_at_once(number: signal.Signals, argument: str, times: int) -> None:
-    with subprocess.Popen([sys.executable, "-c", ENDING, argument], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for expected in ("ready", "stopping")[:times]:
-            assert process.stdout.readline().strip() == expected
-            process.send_signal(number)
-        assert process.wait(30) == (0 if times == 1 else 128 + number)
 
 
 def test_a_blocking_backend_serves_an_event_loop_one_thread_for_each_session() -> None:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -108,7 +109,7 @@ class TestOneAtATime:
             return barrier.wait(PATIENCE)
 
         async def work() -> None:
-            await ports.apart(meet())
+            await ports.apart(meet(), copy_context())
 
         async def main() -> None:
             await joined([ports.spawn(work(), f"job {i}") for i in range(3)])
@@ -119,11 +120,17 @@ class TestOneAtATime:
         log: list[str] = []
 
         async def main() -> None:
-            poster = thread(lambda: ports.post(lambda: log.append("posted")))
-            poster.join(0.05)
-            log.append("main")
-            await ports.signal().wait(0.001)
+            ran = ports.signal()
+
+            def posted() -> None:
+                log.append("posted")
+                ran.set()
+
+            poster = thread(lambda: ports.post(posted))
             poster.join(PATIENCE)
+            assert not poster.is_alive(), "posting never waits"
+            log.append("main")
+            assert await ran.wait(PATIENCE)
 
         ports.run(main())
         assert log == ["main", "posted"]
@@ -273,7 +280,7 @@ class TestCall:
 
         async def main() -> HandlerTimeout:
             with pytest.raises(HandlerTimeout, match=r"longer than 0.02 s") as caught:
-                await ports.apart(ports.call(gate.wait, (PATIENCE,), 0.02))
+                await ports.apart(ports.call(gate.wait, (PATIENCE,), 0.02), copy_context())
             return caught.value
 
         timeout = ports.run(main())
