@@ -5,6 +5,8 @@ The rooms, in the order in which a message lives:
 message topic durations     what travels, and the stream it belongs to
 errors signals verdict      what is raised, by us and by handlers, and what an attempt came to
 envelope codec              between payloads and bytes with headers
+schemas round_trip bodies    whether a payload reads back as it was given; what a body is by its labels
+legible                     what strangers wrote, for the eyes of people
 retry topology events       decisions, names and facts, as data
 backend                     the seam: what a backend is
 hookspecs registry plugins  what a plugin may add, and how it is found
@@ -26,6 +28,8 @@ from_thread                 and the way from other threads to that
 backends testing bench cli  RabbitMQ, Kafka, SQLite, memory; the contract, executed; measuring; the command line
 """
 
+import logging as _logging
+
 from mqkit.app import App
 from mqkit.async_app import AsyncApp
 from mqkit.backend import Counts
@@ -46,11 +50,13 @@ from mqkit.errors import (
     MqkitError,
     PublishError,
     SchemaError,
+    ServiceError,
     TopologyError,
     Unroutable,
 )
 from mqkit.events import Event, Listener
 from mqkit.hookspecs import hookimpl
+from mqkit.legible import LegibleRecords as _LegibleRecords
 from mqkit.message import Message
 from mqkit.middleware import Middleware
 from mqkit.pull import AsyncConsumer, Consumer, Pulled
@@ -90,9 +96,12 @@ __all__ = [
     "Retry",
     "RetryLater",
     "SchemaError",
+    "ServiceError",
     "Skip",
     "Topic",
     "TopologyError",
     "Unroutable",
     "hookimpl",
 ]
+
+_logging.getLogger("mqkit").addFilter(_LegibleRecords())

@@ -3,20 +3,48 @@
 Errors name what is wrong: a publisher gets them before any I/O, a consumer's message is dead-lettered with them.
 """
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError
 
-from mqkit.errors import ConfigurationError, DecodeError, EncodeError, FieldError, MessageError, SchemaError
+from mqkit.bodies import looks_like, media_type, unpacked, without_mark
+from mqkit.errors import (
+    ConfigurationError,
+    DecodeError,
+    EncodeError,
+    FieldError,
+    MessageError,
+    SchemaError,
+    ServiceError,
+)
+from mqkit.legible import in_line
+from mqkit.round_trip import difference, fields_again, same_json
+from mqkit.schemas import WAY_OUT, adapter_of, certain, one_way, takes_anything
 from mqkit.topic import Topic, schema_name
 
 T = TypeVar("T")
 
 RAW = "application/octet-stream"
 JSON = "application/json"
+
+SERVICES: tuple[type[Exception], ...] = (
+    PydanticUserError,
+    ImportError,
+    NameError,
+    MemoryError,
+    SyntaxError,
+    SystemError,
+)
+"""What code of the service raises when it is broken itself, whatever body it reads."""
+BODIES: tuple[type[Exception], ...] = (
+    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RecursionError,
+)  # fmt: skip
+"""What a validator raises over a body that it did not expect."""
 
 # The first time pydantic writes or reads anything it takes a lock for a moment. A process forked by another thread just
 # then would wait for it for ever: so that time is now, and not in the first publish.
@@ -73,7 +101,7 @@ class RawCodec:
 
 def _fields(error: ValidationError) -> list[FieldError]:
     shown = error.errors(include_url=False, include_context=False, include_input=False)[:20]
-    return [FieldError(".".join(str(part) for part in e["loc"]), e["msg"]) for e in shown]
+    return [FieldError(in_line(".".join(str(part) for part in e["loc"])), in_line(e["msg"])) for e in shown]
 
 
 def _not_finite(value: object, path: tuple[str, ...] = ("the payload",)) -> tuple[str, ...]:
@@ -93,25 +121,93 @@ class JSONBinding:
 
     def __init__(self, schema: object) -> None:
         self.name = schema_name(schema)
-        try:
-            self.adapter: TypeAdapter[Any] = TypeAdapter(cast("type[Any]", Any if schema is None else schema))
-        except Exception as error:
-            raise ConfigurationError(f"schema {self.name} cannot be used: {error}") from error
+        self.adapter: TypeAdapter[Any] = adapter_of(Any if schema is None else schema, self.name)
+        core = self.adapter.core_schema
+        self._certain = certain(core)
+        self._loose = takes_anything(core)
 
     def encode(self, payload: Any) -> bytes:
         """As Binding.encode."""
+        return self.write(payload)[0]
+
+    def write(self, payload: Any, *, round_trip: bool = True) -> tuple[bytes, Any]:
+        """`payload` as bytes, and as it was validated.
+
+        Args:
+            round_trip: whether the bytes must read back as what was given.
+
+        Raises:
+            SchemaError: the payload does not match; names the fields.
+            EncodeError: it cannot be written, or what is written would not read back; says what to do.
+        """
         try:
-            body = self.adapter.dump_json(self.adapter.validate_python(payload), by_alias=True, warnings="error")
-            self.adapter.validate_json(body)
+            given = self._validated(payload)
+            body = self.adapter.dump_json(given, by_alias=True, warnings="error")
         except ValidationError as error:
             raise SchemaError(self.name, _fields(error)) from error
         except PydanticSerializationError as error:
             raise self._unwritable(payload, error) from error
         except (ValueError, TypeError, RecursionError) as error:
             raise EncodeError(f"{self.name} cannot be written as JSON: {error}") from error
+        try:
+            read = self.adapter.validate_json(body) if round_trip else given
+        except ValidationError as error:
+            raise self._unread(given, error, proven=given is not payload) from error
+        except (ValueError, TypeError, RecursionError) as error:
+            raise EncodeError(f"{self.name} cannot be written as JSON: {error}") from error
         if b"null" in body and (lost := _not_finite(self.adapter.dump_python(payload, by_alias=True, warnings=False))):
             raise EncodeError(f"{self.name} cannot be written as JSON: {'.'.join(lost)} is NaN or infinite")
-        return body
+        if round_trip and not (self._certain is not None and self._certain(given)):
+            self._compare(given, read, body)
+        return body, given
+
+    def require_round_trip(self) -> None:
+        """Raise ConfigurationError if no payload at all would read back as it is written; names the fields."""
+        if found := [str(one) for one in one_way(self.adapter.core_schema) if one.certain]:
+            raise ConfigurationError(f"{self.name} does not read back what it writes: {'; '.join(found)}; {WAY_OUT}")
+
+    def _validated(self, payload: Any) -> Any:
+        try:
+            return self.adapter.validate_python(payload)
+        except ValidationError:
+            if not _is_json(payload):
+                raise
+            try:  # a strict model takes of JSON what it does not take of Python: dates as text
+                return self.adapter.validate_json(json.dumps(payload))
+            except ValueError:
+                pass
+            raise
+
+    def _unread(self, given: Any, error: ValidationError, *, proven: bool) -> SchemaError | EncodeError:
+        """Why what was written does not read back: the payload is wrong, or its model.
+
+        Args:
+            proven: the payload was validated, and not only taken for what it claims to be.
+        """
+        wrong = _fields(error)
+        if not (proven or self._is_valid(given)):
+            return SchemaError(self.name, wrong)
+        known = [str(one) for one in one_way(self.adapter.core_schema)]
+        return self._one_way("; ".join(known or map(str, wrong)))
+
+    def _is_valid(self, given: Any) -> bool:
+        try:
+            self.adapter.validate_python(fields_again(given))
+        except Exception:  # noqa: BLE001 - whatever a validator raises, it does not take it
+            return False
+        return True
+
+    def _compare(self, given: Any, read: Any, body: bytes) -> None:
+        if self._loose and same_json(given, read):
+            return
+        lost = difference(given, read, body, loose=self._loose)
+        if lost is None:
+            return
+        explained = [one for one in one_way(self.adapter.core_schema) if one.written == lost.path.rpartition(".")[2]]
+        raise self._one_way(str(explained[0] if explained else lost))
+
+    def _one_way(self, why: str) -> EncodeError:
+        return EncodeError(f"{self.name} does not read back what it writes: {in_line(why)}; {WAY_OUT}")
 
     def _unwritable(self, payload: Any, error: PydanticSerializationError) -> SchemaError | EncodeError:
         try:
@@ -123,16 +219,32 @@ class JSONBinding:
         return EncodeError(f"{self.name} cannot be written as JSON: {error}")
 
     def decode(self, body: bytes) -> Any:
-        """As Binding.decode."""
+        """As Binding.decode.
+
+        Raises also:
+            ServiceError: the schema itself fails, whatever the body is.
+            Exception: what a validator raised that is not about the body, as it is.
+        """
         try:
-            return self.adapter.validate_json(body)
+            return self.adapter.validate_json(without_mark(body))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             if first["type"] == "json_invalid" and not first["loc"]:
-                raise DecodeError(f"the body is not JSON: {first['msg']}") from error
+                raise DecodeError(f"the body is not JSON{looks_like(body)}: {first['msg']}") from error
             raise SchemaError(self.name, _fields(error)) from error
-        except (ValueError, RecursionError) as error:
+        except SERVICES as error:
+            raise ServiceError(f"{self.name} cannot read anything: {type(error).__name__}: {error}") from error
+        except (UnicodeError, RecursionError) as error:
             raise DecodeError(f"the body is not JSON: {error}") from error
+
+
+def _is_json(value: object) -> bool:
+    """Whether `value` is made of nothing but what JSON has words for."""
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_json(inner) for name, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    return type(value) in (str, int, float, bool, type(None))
 
 
 class JSONCodec:
@@ -150,6 +262,7 @@ class TopicCodec(Generic[T]):
 
     def __init__(self, topic: Topic[T], lookup: Callable[[str], Codec]) -> None:
         self._schema = topic.schema
+        self._round_trip = topic.round_trip
         self._lookup = lookup
         self.content_type = topic.content_type or (RAW if topic.schema is bytes else JSON)
         self._bindings: dict[str, Binding] = {self.content_type: lookup(self.content_type).bind(topic.schema)}
@@ -157,40 +270,73 @@ class TopicCodec(Generic[T]):
 
     def encode(self, payload: T) -> bytes:
         """`payload` as bytes of the topic's content type. Raises EncodeError, SchemaError."""
-        return self._own.encode(payload)
+        return self.write(payload)[0]
 
-    def decode(self, body: bytes, content_type: str | None) -> T:
-        """The payload in `body`; without a content type, the topic's own is taken.
+    def write(self, payload: T) -> tuple[bytes, T]:
+        """`payload` as bytes, and as the schema validated it: what a dict of it and a model of it have in common.
 
         Raises:
-            DecodeError: no codec for that content type, or the body cannot be read.
             SchemaError: it does not match the schema; names the fields.
+            EncodeError: it cannot be written, or would not read back as it is.
         """
-        if content_type is None or content_type == self.content_type or self._schema is bytes:
+        own = self._own
+        if isinstance(own, JSONBinding):
+            return own.write(payload, round_trip=self._round_trip)
+        return own.encode(payload), payload
+
+    def require_writable(self) -> None:
+        """Raise ConfigurationError if no payload of the topic could be published; says why and what to do."""
+        if self._round_trip and isinstance(self._own, JSONBinding):
+            self._own.require_round_trip()
+
+    def decode(
+        self, body: bytes, content_type: str | None, encoding: str | None = None, largest: int | None = None
+    ) -> T:
+        """The payload in `body`; without a content type, the topic's own is taken.
+
+        Args:
+            encoding: how the body was compressed (`gzip`), if it was.
+            largest: bytes that the body may have when it is unpacked.
+
+        Raises:
+            DecodeError: no codec for that content type or encoding, or the body cannot be read.
+            SchemaError: it does not match the schema; names the fields.
+            ServiceError: the service's own code fails, whatever the body is.
+            Exception: what a validator of the schema raised that is not about the body, as it is.
+        """
+        if self._schema is bytes:
             return self._read(self._own, body)
-        plain, _, parameters = content_type.partition(";")
-        plain = plain.strip().lower()
-        charset = parameters.lower().replace('"', "").partition("charset=")[2].split(";")[0].strip()
+        if encoding:
+            body = unpacked(body, encoding, largest)
+        if content_type is None or content_type == self.content_type:
+            return self._read(self._own, body)
+        plain_type, charset = media_type(content_type)
         if charset not in ("", "utf-8", "utf8", "us-ascii"):
             raise DecodeError(f"bodies in {charset[:40]!r} cannot be read; send UTF-8")
-        if plain.startswith("application/") and plain.endswith("+json"):
-            plain = JSON
-        binding = self._bindings.get(plain)
+        binding = self._bindings.get(plain_type)
         if binding is None:
             try:
-                binding = self._lookup(plain).bind(self._schema)
+                codec = self._lookup(plain_type)
+            except ConfigurationError as error:
+                raise DecodeError(f"{error}{looks_like(body)}") from error
+            try:
+                binding = codec.bind(self._schema)
             except ConfigurationError as error:
                 raise DecodeError(str(error)) from error
-            self._bindings[plain] = binding
+            self._bindings[plain_type] = binding
         return self._read(binding, body)
 
     def _read(self, binding: Binding, body: bytes) -> T:
         try:
             payload: T = binding.decode(body)
-        except MessageError:
+        except (MessageError, ServiceError):
             raise
+        except SERVICES as error:
+            raise ServiceError(f"the codec cannot read anything: {type(error).__name__}: {error}") from error
         except Exception as error:  # a validator of the schema, or a plugin's codec, that a hostile body brought down
-            raise DecodeError(f"the body cannot be read: {type(error).__name__}: {error}") from error
+            if isinstance(binding, JSONBinding) and not isinstance(error, BODIES):
+                raise
+            raise DecodeError(f"the body cannot be read{looks_like(body)}: {type(error).__name__}: {error}") from error
         return payload
 
 

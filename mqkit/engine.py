@@ -101,7 +101,7 @@ class Engine:
         """As App.subscribe."""
         self._codec(topic)
         if publish is not None:
-            self._codec(publish)
+            self._codec(publish).require_writable()
         around = (*self._middleware, *options.get("middleware", ()))
         return self.registrations.decorator(topic, group, options, publish, around)
 
@@ -275,7 +275,7 @@ class Engine:
         """The message that carries a payload. Raises SchemaError, EncodeError."""
         opened = self.opened
         codec = self._codec(topic)
-        body = codec.encode(payload)
+        body, validated = codec.write(payload)
         now = opened.ports.now()
         message_id = id or new_id()
         wire = seal(
@@ -286,7 +286,7 @@ class Engine:
             type=schema_name(topic.schema),
             now=now,
             content_type=codec.content_type,
-            key=topic.key_of(payload) if key is None else key,
+            key=topic.key_of(validated) if key is None else key,
             headers=headers,
             due=now + delay if delay else None,
         )

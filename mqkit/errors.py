@@ -15,6 +15,7 @@ MqkitError
 │   ├── EnvelopeError           headers that cannot be read
 │   ├── DecodeError             a body that cannot be read
 │   └── SchemaError             a payload that does not match its topic's schema; names the fields
+├── ServiceError                code that reading any message needs is broken: a schema, a codec, an import
 └── ClosedError                 the app, sender or receiver was closed before
 
 A user's own exceptions are never wrapped. `map_errors` is the one place where a driver's exceptions become these.
@@ -132,6 +133,13 @@ class SchemaError(MessageError):
         self.schema = schema
         self.fields = tuple(fields)
         super().__init__(f"does not match {schema}: " + "; ".join(map(str, self.fields)))
+
+
+class ServiceError(MqkitError):
+    """Code of the service that reading any message needs is broken: its schema, a codec, what they import.
+
+    Never a message's fault: it is tried again, and no attempt is counted.
+    """
 
 
 class ClosedError(MqkitError):

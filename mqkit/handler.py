@@ -196,12 +196,15 @@ class Handler:
             message = self._message(delivery, envelope, envelope.attempts + spent + 1)
         except MessageError as error:
             return Outcome(delivery, self._unreadable(error), envelope.id, 0, envelope=envelope)
+        except Exception as error:  # noqa: BLE001 - the schema's own code failed, as a handler may
+            attempt = envelope.attempts + spent + 1
+            return Outcome(delivery, self.judge(error, attempt), envelope.id, attempt, envelope=envelope)
         return Reading(message, envelope)
 
     def judge(self, error: Exception, attempt: int) -> Verdict:
         """What becomes of a message whose attempt ended with `error`."""
         if isinstance(error, MqkitError) and not isinstance(error, (MessageError, Unroutable)):
-            # the broker's fault or ours: the message pays nothing for it
+            # the broker's fault, ours or the service's: the message pays nothing for it
             return Again(PATIENCE, failure(error), counted=False)
         if isinstance(error, HandlerTimeout):
             error = TimeoutError(str(error))  # people and policies know it by its built-in name

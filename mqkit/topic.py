@@ -1,7 +1,8 @@
 """A topic: a named stream of messages of one schema. Plain data, to be shared between services."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from types import UnionType
 from typing import Any, Generic, TypeVar, overload
 
@@ -56,12 +57,15 @@ class Topic(Generic[T]):
         groups: the groups that exist from the start, so that nothing published before their first worker is lost.
         content_type: how payloads are written; found by the schema when not given.
         options: what one broker alone knows, such as `KafkaTopic(partitions=12)`; each backend picks its own.
+        round_trip: whether what is published must read back, by the same schema, as what was given; publishing raises
+            EncodeError where it would not (a secret written as asterisks, fields of a subclass left out). False: it is
+            published as the schema writes it.
 
     Raises:
         ConfigurationError: a name that some backend could not use.
     """
 
-    __slots__ = ("content_type", "groups", "key", "name", "options", "schema")
+    __slots__ = ("content_type", "groups", "key", "name", "options", "round_trip", "schema")
 
     @overload
     def __init__(
@@ -73,6 +77,7 @@ class Topic(Generic[T]):
         groups: Iterable[str] = (),
         content_type: str | None = None,
         options: Iterable[object] = (),
+        round_trip: bool = True,
     ) -> None: ...
     @overload
     def __init__(
@@ -84,6 +89,7 @@ class Topic(Generic[T]):
         groups: Iterable[str] = (),
         content_type: str | None = None,
         options: Iterable[object] = (),
+        round_trip: bool = True,
     ) -> None: ...
     @overload
     def __init__(
@@ -95,6 +101,7 @@ class Topic(Generic[T]):
         groups: Iterable[str] = (),
         content_type: str | None = None,
         options: Iterable[object] = (),
+        round_trip: bool = True,
     ) -> None: ...
     @overload
     def __init__(
@@ -106,6 +113,7 @@ class Topic(Generic[T]):
         groups: Iterable[str] = (),
         content_type: str | None = None,
         options: Iterable[object] = (),
+        round_trip: bool = True,
     ) -> None: ...
     def __init__(
         self,
@@ -116,6 +124,7 @@ class Topic(Generic[T]):
         groups: Iterable[str] = (),
         content_type: str | None = None,
         options: Iterable[object] = (),
+        round_trip: bool = True,
     ) -> None:
         self.name = check_topic_name(name)
         self.schema = schema
@@ -123,6 +132,7 @@ class Topic(Generic[T]):
         self.groups = tuple(check_group_name(group) for group in groups)
         self.content_type = content_type
         self.options = tuple(options)
+        self.round_trip = round_trip
 
     def __repr__(self) -> str:
         return f"Topic({self.name!r}, {schema_name(self.schema)})"
@@ -138,13 +148,30 @@ class Topic(Generic[T]):
         try:
             if callable(self.key):
                 found: object = self.key(payload)
-            elif isinstance(payload, dict):
+            elif isinstance(payload, Mapping):
                 found = payload[self.key]
             else:
                 found = getattr(payload, self.key)
         except Exception as error:
             raise EncodeError(f"no key for {self!r}: {type(error).__name__}: {error}") from error
-        return None if found is None else str(found)
+        return _key_text(found, self)
+
+
+def _key_text(found: object, topic: Topic[Any]) -> str | None:
+    """The key as text: an Enum's value, bytes as they are.
+
+    Raises:
+        EncodeError: it is a secret, and a key can be seen by all.
+    """
+    if isinstance(found, Enum):
+        found = found.value
+    if found is None or isinstance(found, str):
+        return found
+    if isinstance(found, (bytes, bytearray)):
+        return found.decode("utf-8", "surrogateescape")
+    if hasattr(found, "get_secret_value"):
+        raise EncodeError(f"no key for {topic!r}: it is a secret, and keys are not; choose another field")
+    return str(found)
 
 
 def schema_name(schema: object) -> str:

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from mqkit.cli.diagnosis import Diagnosis, diagnose
 from mqkit.cli.options import AsJson, Url
-from mqkit.cli.output import document, harmless, section, shown, table, tell
+from mqkit.cli.output import document, section, shown, table, tell
+from mqkit.legible import harmless
 
 
 def doctor(

@@ -7,8 +7,9 @@ from rich.console import Group
 from rich.padding import Padding
 from rich.text import Text
 
-from mqkit.cli.output import harmless, header_text, put, readable, section, shown, table
+from mqkit.cli.output import header_text, put, readable, section, shown, table
 from mqkit.dead import DeadLetter
+from mqkit.legible import harmless
 
 
 def listing(letters: Sequence[DeadLetter]) -> None:

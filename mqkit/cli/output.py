@@ -16,6 +16,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from mqkit.legible import harmless
+
 ENDLESS = 10_000
 """Columns of a pipe: wide enough for every table."""
 
@@ -58,13 +60,6 @@ def section(title: str, content: RenderableType) -> None:
 def tell(text: str | Text) -> None:
     """A result in a sentence."""
     console().print(harmless(text) if isinstance(text, str) else text, soft_wrap=True)
-
-
-def harmless(text: str) -> str:
-    """`text` with the control characters written out that a terminal would obey."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def table(*columns: str, numbers: Iterable[str] = (), long: Iterable[str] = ()) -> Table:

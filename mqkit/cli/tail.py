@@ -14,9 +14,10 @@ from mqkit.async_app import AsyncApp
 from mqkit.backend import Receiver, Settlement, Subscription
 from mqkit.cli.opening import connected, require_topic
 from mqkit.cli.options import AsJson, TopicName, Url
-from mqkit.cli.output import body_fields, harmless, header_text, line, put, readable, remark, tell
+from mqkit.cli.output import body_fields, header_text, line, put, readable, remark, tell
 from mqkit.envelope import Envelope, key_text, unseal
 from mqkit.errors import ConfigurationError, EnvelopeError
+from mqkit.legible import harmless
 from mqkit.message import Delivery
 
 PULSE = 1.0

@@ -11,8 +11,9 @@ from mqkit.async_app import AsyncApp
 from mqkit.cli.loading import load_for_tools
 from mqkit.cli.opening import connected
 from mqkit.cli.options import AppPath, AsJson, Url
-from mqkit.cli.output import document, harmless, section, table, tell
+from mqkit.cli.output import document, section, table, tell
 from mqkit.errors import TopologyError
+from mqkit.legible import harmless
 from mqkit.registry import masked
 from mqkit.topology import Finding, State
 

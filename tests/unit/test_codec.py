@@ -1,7 +1,10 @@
 """Payloads and bytes: wrong ones are refused on both sides, with the fields that are wrong."""
 
+import gzip
 import json
 import math
+import pickle
+import zlib
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any
@@ -9,11 +12,20 @@ from typing import Annotated, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, Json, field_validator
+from pydantic import AfterValidator, BaseModel, Field, Json, field_validator, v1
+from pydantic.errors import PydanticUserError
 from typing_extensions import TypedDict
 
 from mqkit.codec import JSON, RAW, Codecs, JSONBinding
-from mqkit.errors import ConfigurationError, DecodeError, EncodeError, MessageError, SchemaError
+from mqkit.errors import (
+    ConfigurationError,
+    DecodeError,
+    EncodeError,
+    MessageError,
+    MessageTooLarge,
+    SchemaError,
+    ServiceError,
+)
 from mqkit.topic import Topic
 
 
@@ -111,7 +123,7 @@ def test_a_wrong_body_is_refused_with_its_fields(body: bytes, path: str) -> None
     "body",
     [
         b"", b"{", b"\xff\xfe", b'{"customer": "\xc3"}', b'"\\ud800"', b"[" * 100_000, b"{}{}", b"1" * 5000,
-        b'{"customer":' * 1000, b"\xef\xbb\xbf{}",
+        b'{"customer":' * 1000, b"\xef\xbb\xbf",
     ],
     ids=["empty", "cut", "no UTF-8", "broken UTF-8", "surrogate", "deep", "two", "huge int", "deep object", "BOM"],
 )  # fmt: skip
@@ -216,6 +228,7 @@ def test_what_cannot_be_written_is_refused(payload: Any) -> None:
     [
         None, "application/json", "Application/JSON", "application/json; charset=utf-8", 'application/json;charset="UTF-8"',
         "application/vnd.shop.order+json", "application/json; version=2; charset=utf8", " application/json ",
+        "text/json", "Text/JSON; charset=UTF-8", '"application/json"', '"application/json;charset=UTF-8"', "text/x-json",
     ],
 )  # fmt: skip
 def test_json_goes_by_many_names(content_type: str | None) -> None:
@@ -316,6 +329,148 @@ def test_a_topic_that_nobody_can_write_is_a_configuration_error() -> None:
         codec(Order, RAW)
     with pytest.raises(ConfigurationError, match="Handle"):
         JSONBinding(Handle)
+
+
+class Waiting(BaseModel):
+    item: "DefinedNever"  # type: ignore[name-defined] # noqa: F821 # that is the point
+
+
+class Old(v1.BaseModel):
+    a: int
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        (list["Elsewhere"], "name 'Elsewhere' is not defined: import it"),  # type: ignore[name-defined] # noqa: F821
+        ("Elsewhere", "'Elsewhere' is not defined"),
+        (Waiting, "'DefinedNever' is not defined"),
+        (dict[str, Waiting], "'DefinedNever' is not defined"),
+        (Old, "V1 models"),
+        (list[Old], "V1 models"),
+    ],
+    ids=["list of a name", "name", "field", "inside", "pydantic.v1", "inside pydantic.v1"],
+)
+def test_a_schema_that_is_not_ready_is_a_configuration_error_by_name(schema: Any, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        codec(schema)
+
+
+class Late(BaseModel):
+    item: "Item"
+    other: "Later"
+
+
+class Later(BaseModel):
+    id: int
+
+
+def test_a_schema_whose_parts_were_defined_meanwhile_is_ready() -> None:
+    late = codec(Late).decode(b'{"item": {"name": "x", "price": "1"}, "other": {"id": 2}}', None)
+    assert late.other == Later(id=2)
+
+
+def raising(error: BaseException) -> Any:
+    def check(_: Any) -> Any:
+        raise error
+
+    return Annotated[int, AfterValidator(check)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("no module"), NameError("x"), MemoryError(), SystemError(),
+        PydanticUserError("not fully defined", code="class-not-fully-defined"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_schema_that_fails_whatever_it_reads_is_the_services_fault(error: BaseException) -> None:
+    with pytest.raises(ServiceError, match=type(error).__name__):
+        codec(raising(error)).decode(b"1", JSON)
+
+
+@pytest.mark.parametrize("error", [OSError("the database"), RuntimeError("x"), TimeoutError()], ids=repr)
+def test_what_a_validator_raises_about_the_world_is_raised_as_it_is(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        codec(raising(error)).decode(b"1", JSON)
+    assert caught.value is error
+
+
+def test_a_codec_that_is_broken_itself_is_the_services_fault() -> None:
+    class Broken(Reversed):
+        def bind(self, schema: object) -> "Broken":
+            return self
+
+        def decode(self, body: bytes) -> Any:
+            raise ImportError("avro")
+
+    with pytest.raises(ServiceError, match="avro"):
+        codec(None, "application/reversed", Codecs([Broken()])).decode(b"", None)
+
+
+def test_a_byte_order_mark_is_not_part_of_the_json() -> None:
+    assert codec(Order).decode(b'\xef\xbb\xbf{"customer": "ann"}', JSON) == Order(customer="ann")
+    assert codec(bytes).decode(b"\xef\xbb\xbf", JSON) == b"\xef\xbb\xbf", "raw bodies stay as they are"
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ('{"a": 1}'.encode("utf-16"), "UTF-16; send UTF-8"),
+        (gzip.compress(b"{}"), "gzip; say so by content-encoding"),
+        (zlib.compress(b"{}"), "zlib"),
+        (b"\x28\xb5\x2f\xfd...", "zstd"),
+        (pickle.dumps({}), "a pickle"),
+        (b"\x00\x00\x00\x00*\x0eada", "schema registry"),
+        (b"<order/>", "XML"),
+    ],
+)
+def test_a_body_that_is_no_json_is_told_by_its_looks(body: bytes, named: str) -> None:
+    with pytest.raises(DecodeError, match=f"not JSON .*looks like.*{named}"):
+        codec(Order).decode(body, JSON)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [
+        ("gzip", gzip.compress), ("GZIP", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress),
+        ("deflate", lambda body: zlib.compress(body)[2:-4]), ("gzip", lambda body: gzip.compress(body[:5]) + gzip.compress(body[5:])),
+        ("identity", bytes), ("utf-8", bytes), ("", bytes), (None, bytes), ("binary", bytes),
+    ],
+)  # fmt: skip
+def test_a_packed_body_is_unpacked(encoding: str | None, pack: Any) -> None:
+    assert codec(Order).decode(pack(b'{"customer": "ann"}'), JSON, encoding) == Order(customer="ann")
+    assert codec(bytes).decode(pack(b"{}"), None, encoding) == pack(b"{}"), "raw bodies stay as they are"
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "told"),
+    [
+        (b"{}", "zstd", "'zstd' cannot be read; send gzip, deflate, or none"),
+        (b"{}", "br", "'br'"),
+        (b"{}", "gzip, br", "'gzip, br'"),
+        (b"{}", "x" * 10_000, "cannot be read"),
+        (b"{}", "gzip", "not in gzip"),
+        (gzip.compress(b"{}" * 99)[:-9], "gzip", "ends too early"),
+        (b"", "gzip", "not JSON"),
+    ],
+)
+def test_a_content_encoding_that_cannot_be_undone_is_named(body: bytes, encoding: str, told: str) -> None:
+    with pytest.raises(DecodeError, match=told) as caught:
+        codec(Order).decode(body, JSON, encoding)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_a_packed_body_is_unpacked_no_further_than_it_may_be(encoding: str, pack: Any) -> None:
+    bomb = pack(b" " * 1_000_000)
+    with pytest.raises(MessageTooLarge, match="1,001 bytes"):
+        codec(Order).decode(bomb, JSON, encoding, 1_000)
+    with pytest.raises(MessageTooLarge):
+        codec(Order).decode(pack(b" " * 600) * 2, JSON, "gzip", 1_000) if encoding == "gzip" else codec(Order).decode(
+            pack(b" " * 1_001), JSON, encoding, 1_000
+        )
 
 
 class Handle:

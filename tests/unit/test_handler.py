@@ -5,10 +5,10 @@ import functools
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from mqkit.codec import Codecs
 from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, PublishError, SchemaError, Unroutable
@@ -135,6 +135,36 @@ def test_a_broken_broker_is_never_blamed_on_the_message(error: Exception) -> Non
     verdict = process(handler, retry=Retry(attempts=1)).verdict
     assert isinstance(verdict, Again)
     assert (verdict.counted, verdict.delay) == (False, PATIENCE)
+
+
+def validated_by(error: Exception) -> Any:
+    def check(_: Any) -> Any:
+        raise error
+
+    return Annotated[dict[str, Any], AfterValidator(check)]
+
+
+def test_a_schema_that_is_broken_is_never_blamed_on_the_message() -> None:
+    async def handler(order: Any) -> None:
+        raise AssertionError("never called")
+
+    for spent in (0, 7):
+        outcome = process(handler, spent=spent, schema=validated_by(ImportError("no module")), retry=Retry(attempts=1))
+        assert isinstance(outcome.verdict, Again)
+        assert (outcome.verdict.counted, outcome.verdict.delay) == (False, PATIENCE)
+
+
+def test_what_a_validator_raises_about_the_world_is_tried_again_as_the_policy_says() -> None:
+    async def handler(order: Any) -> None:
+        raise AssertionError("never called")
+
+    schema, retry = validated_by(OSError("the database")), Retry(attempts=2, wait_initial=5)
+    first = process(handler, schema=schema, retry=retry)
+    assert isinstance(first.verdict, Again)
+    assert (first.verdict.counted, first.verdict.delay, first.attempt) == (True, 5, 1)
+    last = process(handler, spent=1, schema=schema, retry=retry)
+    assert isinstance(last.verdict, DeadLetter)
+    assert (last.verdict.reason, last.attempt, last.verdict.failure.text) == ("exhausted", 2, "the database")
 
 
 def test_an_asynchronous_handler_over_its_time_is_cancelled_and_failed() -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqkit.cli.output import body_fields, harmless, header_text, line, put, readable, shown, table
+from mqkit.cli.output import body_fields, header_text, line, put, readable, shown, table
+from mqkit.legible import harmless
 
 
 @given(st.text())

@@ -1,0 +1,93 @@
+"""What a body is, by its labels and by its looks: media types, content encodings, byte order marks. Pure.
+
+What these bytes mean is the codec's; here they are only unpacked, within bounds, and named for people.
+"""
+
+import zlib
+from typing import Final
+
+from mqkit.errors import DecodeError, MessageTooLarge
+
+JSON_NAMES: Final = frozenset(("text/json", "text/x-json", "application/x-json", "application/javascript+json"))
+"""What JSON was called before it had a name of its own (RFC 8259), by clients that still do."""
+MARK: Final = b"\xef\xbb\xbf"
+"""UTF-8's byte order mark: a reader of JSON may ignore it (RFC 8259, 8.1)."""
+LARGEST: Final = 64 * 1024 * 1024
+UNPACKED: Final = frozenset(("identity", "utf-8", "utf8", "us-ascii", "8bit", "binary", "none"))
+"""What stands in the place of an encoding and is none: text as it is, and what kombu writes there."""
+GZIP: Final = 31
+"""zlib's word for gzip."""
+LOOKS: Final = (
+    (b"\x1f\x8b", "gzip; say so by content-encoding"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\x78\x9c", "zlib"),
+    (b"\xff\xfe", "UTF-16; send UTF-8"),
+    (b"\xfe\xff", "UTF-16; send UTF-8"),
+    (b"\x80\x02", "a pickle"),
+    (b"\x80\x03", "a pickle"),
+    (b"\x80\x04", "a pickle"),
+    (b"\x80\x05", "a pickle"),
+    (b"\x00", "framed for a schema registry (Avro, Protobuf), which takes a codec of its own"),
+    (b"<", "XML or HTML"),
+)
+
+
+def media_type(content_type: str) -> tuple[str, str]:
+    """(type, charset) of a content type as it really comes: quoted, in capitals, with parameters; JSON by one name."""
+    plain, _, parameters = content_type.strip().strip('"').partition(";")
+    plain = plain.strip().strip('"').lower()
+    charset = parameters.lower().replace('"', "").replace(" ", "").partition("charset=")[2].split(";")[0].strip()
+    if plain in JSON_NAMES or (plain.startswith("application/") and plain.endswith("+json")):
+        plain = "application/json"
+    return plain, charset
+
+
+def without_mark(body: bytes) -> bytes:
+    """`body` without a byte order mark."""
+    return body.removeprefix(MARK)
+
+
+def looks_like(body: bytes) -> str:
+    """`; it looks like gzip`, if it does: what to add to an error. Empty if it looks like nothing known."""
+    return next((f" (it looks like {name})" for start, name in LOOKS if body.startswith(start)), "")
+
+
+def unpacked(body: bytes, encoding: str, largest: int | None = None) -> bytes:
+    """`body` as it was before it was packed by a content encoding.
+
+    Args:
+        largest: bytes that it may have then.
+
+    Raises:
+        DecodeError: the encoding is none of gzip and deflate, or the body is not in it; the text names it.
+        MessageTooLarge: it would be larger than that; not a byte more is unpacked.
+    """
+    most = LARGEST if largest is None else largest
+    name = encoding.strip().strip('"').lower()
+    if name in UNPACKED or not name:
+        return body
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise DecodeError(
+            f"bodies with the content encoding {encoding[:40]!r} cannot be read; send gzip, deflate, or none"
+        )
+    plain_deflate = name == "deflate" and body[:1] != b"\x78"  # some leave out the frame that RFC 9110 asks for
+    machine = zlib.decompressobj(-zlib.MAX_WBITS if plain_deflate else zlib.MAX_WBITS if name == "deflate" else GZIP)
+    parts: list[bytes] = []
+    size, rest = 0, body
+    try:
+        while rest:
+            parts.append(machine.decompress(rest, most - size + 1))
+            size += len(parts[-1])
+            if size > most:
+                raise MessageTooLarge(size, most, "this app (max_body_bytes, when unpacked)")
+            if not machine.eof:
+                break
+            rest = machine.unused_data  # gzip may have several members
+            machine = zlib.decompressobj(GZIP) if rest and name != "deflate" else machine
+            if name == "deflate":
+                break
+    except zlib.error as error:
+        raise DecodeError(f"the body is not in {name}, as its content encoding says: {error}") from error
+    if not machine.eof and body:
+        raise DecodeError(f"the body in {name} ends too early")
+    return b"".join(parts)
