@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from mqkit.envelope import buried, postponed, retried
-from mqkit.errors import AuthenticationFailed, BackendError, MessageError, MqkitError, Unroutable
+from mqkit.errors import MqkitError
 from mqkit.handler import Form, Outcome
 from mqkit.message import Outgoing
 from mqkit.retry import failure
 from mqkit.topology import step
 from mqkit.verdict import Again, DeadLetter, Done, Failure, Postpone, Release
-from mqkit.wrapping import Compression, wrap
+from mqkit.wrapping import Compression, lies_in_the_form, wrap
 
 SHORT: Final = 100
 """Characters of an error's text in a slim copy."""
@@ -97,13 +97,6 @@ def instead(outcome: Outcome, error: MqkitError) -> bool:
         return False
     outcome.verdict = DeadLetter("too-large", failure(error))
     return True
-
-
-def lies_in_the_form(error: MqkitError) -> bool:
-    """Whether the same message in another form may be taken."""
-    if isinstance(error, BackendError):
-        return not error.retryable and not isinstance(error, (Unroutable, AuthenticationFailed))
-    return isinstance(error, MessageError)
 
 
 def what(outcome: Outcome) -> str:

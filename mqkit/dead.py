@@ -6,17 +6,18 @@ The store is read like any group's queue: what is chosen is settled, the rest is
 import base64
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from uuid import uuid4
 
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
 from mqkit.envelope import bookkeeping, fallback_id, key_text, replayed, timestamp, unseal
-from mqkit.errors import EnvelopeError
+from mqkit.errors import EnvelopeError, MqkitError
 from mqkit.immediate import Run
 from mqkit.message import Delivery, Headers, Outgoing
 from mqkit.ports import Ports
 from mqkit.producer import Producer, published
+from mqkit.wrapping import COMPRESSIONS, lies_in_the_form, unwrapped, wrap
 
 PAGE = 100
 """Letters that are read, or sent and settled, together."""
@@ -179,12 +180,25 @@ class AsyncDeadLetters:
                 Outgoing(replayed(delivery, prefix, letter_id(delivery) or str(uuid4())), self._topic, self._group)
                 for delivery in chosen
             ]
-            errors = await self._producer.send(copies, self._timeout)
+            errors = await self._send(copies)
             await self._remove(receiver, [d for i, d in enumerate(chosen) if i not in errors])
             if errors:
                 raise published(errors)
 
         return await self._each(choose, send, limit=limit, rate=rate, dry=dry, progress=progress)
+
+    async def _send(self, copies: Sequence[Outgoing]) -> dict[int, MqkitError]:
+        """As Producer.send; what is refused as it is goes as it was among the dead letters, wrapped."""
+        errors = await self._producer.send(copies, self._timeout)
+        for compression in COMPRESSIONS:
+            refused = [i for i, error in errors.items() if lies_in_the_form(error)]
+            wrapped = [replace(copies[i], message=wrap(copies[i].message, compression)) for i in refused]
+            again = await self._producer.send(wrapped, self._timeout)
+            for position, i in enumerate(refused):
+                del errors[i]
+                if position in again:
+                    errors[i] = again[position]
+        return errors
 
     async def purge(
         self,
@@ -253,8 +267,9 @@ class AsyncDeadLetters:
         It takes both to know one: an id can be in the store twice, and another worker's clock can run ahead.
         """
         started, seen = timestamp(self._ports.now()), 0
-        while page := await receiver.receive(PAGE, QUIET if count is None or seen < count else MOMENT):
-            seen += len(page)
+        while found := await receiver.receive(PAGE, QUIET if count is None or seen < count else MOMENT):
+            seen += len(found)
+            page = list(map(unwrapped, found))
             fresh = [
                 delivery
                 for delivery in page

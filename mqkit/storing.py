@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from mqkit.copies import Copies, instead, lies_in_the_form, place, what
+from mqkit.copies import Copies, instead, place, what
 from mqkit.errors import BackendError, ClosedError, MqkitError, Unroutable
 from mqkit.handler import Outcome
 from mqkit.message import Outgoing
 from mqkit.ports import Job, Ports
 from mqkit.producer import Producer
+from mqkit.wrapping import lies_in_the_form
 
 log = logging.getLogger("mqkit")
 

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal, TypeAlias
 
 from mqkit.envelope import LONGEST_NAME, OWN, PREFIXES
+from mqkit.errors import AuthenticationFailed, BackendError, MessageError, MqkitError, Unroutable
 from mqkit.message import Delivery, HeaderValue, WireMessage
 
 WRAPPED: Final = "mqkit-wrapped"
@@ -22,6 +23,7 @@ CONTENT_TYPE: Final = "application/vnd.mqkit.wrapped"
 LARGEST: Final = 1 << 30
 """Bytes that are unwrapped at most: more is no message, but an attack."""
 Compression: TypeAlias = Literal["zlib", "xz"]
+COMPRESSIONS: Final[tuple[Compression, ...]] = ("zlib", "xz")
 """`xz` is smaller, and takes ten times as long."""
 
 
@@ -61,6 +63,13 @@ def unwrapped(delivery: Delivery) -> Delivery:
     except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, zlib.error, lzma.LZMAError):
         return delivery  # not ours after all: it is read as what it is
     return replace(delivery, message=found)
+
+
+def lies_in_the_form(error: MqkitError) -> bool:
+    """Whether the same message in another form may be taken."""
+    if isinstance(error, BackendError):
+        return not error.retryable and not isinstance(error, (Unroutable, AuthenticationFailed))
+    return isinstance(error, MessageError)
 
 
 def _squeeze(data: bytes, compression: Compression) -> bytes:

@@ -1,22 +1,24 @@
 """Dead letters: read, filtered, sent back and removed; nothing leaves before its copy is confirmed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from mqkit.backend import Subscription
 from mqkit.backends.memory import MemoryBackend
 from mqkit.bridge import for_event_loop
 from mqkit.dead import PAGE, AsyncDeadLetters, chooser, letter_id, read_letter
 from mqkit.envelope import buried
-from mqkit.errors import PublishError, Unroutable
+from mqkit.errors import MessageTooLarge, MqkitError, PublishError, Unroutable
 from mqkit.event_loop import AsyncPorts
 from mqkit.message import Delivery, Outgoing, WireMessage
 from mqkit.producer import Producer
 from mqkit.topology import TopicNeed, Topology
 from mqkit.verdict import Failure
+from mqkit.wrapping import unwrapped, wrap
 
 
 def dead(id: str, *, reason: str = "exhausted", error: str = "ValueError", key: bytes | None = None) -> WireMessage:
@@ -47,6 +49,14 @@ class Store:
 
     async def bury(self, *messages: WireMessage) -> None:
         await self.producer.send([Outgoing(message, "orders", "billing", dead=True) for message in messages], 5)
+
+    async def received(self) -> Sequence[Delivery]:
+        """What went back to the group."""
+        receiver = await self.backend.open_receiver(Subscription(topic="orders", group="billing"), lambda *_: None)
+        try:
+            return await receiver.receive(10, 1)
+        finally:
+            await receiver.close()
 
 
 def with_store(work: Callable[[Store], Awaitable[None]]) -> None:
@@ -174,3 +184,45 @@ def test_a_letter_that_somebody_else_wrote_can_be_read(headers: dict[str, Any], 
     letter = read_letter(delivery)
     assert (letter.id, letter_id(delivery), letter.attempts) == (id, id, attempts)
     assert letter.as_dict()["body_base64"] == "/w=="
+
+
+def test_a_wrapped_letter_is_read_and_sent_back_as_what_it_was() -> None:
+    async def work(store: Store) -> None:
+        await store.bury(wrap(dead("a", key=b"k"), "zlib"), wrap(dead("b"), "xz"))
+        first, second = await store.letters.list()
+        assert (first.id, first.key, first.reason, first.body, first.headers) == (
+            "a", "k", "exhausted", b'{"n": 1}', {"ce_id": "a", "trace": "7"},
+        )  # fmt: skip
+        assert second.id == "b"
+        assert await store.letters.replay() == ["a", "b"]
+        back = await store.received()
+        assert [delivery.message.body for delivery in back] == [b'{"n": 1}'] * 2
+        assert [dict(delivery.message.headers) for delivery in back] == [
+            {"ce_id": "a", "trace": "7"},
+            {"ce_id": "b", "trace": "7"},
+        ]
+
+    with_store(work)
+
+
+def test_what_the_broker_does_not_take_as_it_was_goes_back_wrapped() -> None:
+    async def work(store: Store) -> None:
+        sound = store.producer.send
+
+        async def refusing(batch: Sequence[Outgoing], timeout: float) -> dict[int, MqkitError]:
+            refused = {
+                i: MessageTooLarge(2, 1, "the broker") for i, o in enumerate(batch) if "trace" in o.message.headers
+            }
+            errors = await sound([outgoing for i, outgoing in enumerate(batch) if i not in refused], timeout)
+            assert not errors
+            return dict(refused)
+
+        await store.bury(wrap(dead("a"), "zlib"))
+        store.producer.send = refusing  # type: ignore[method-assign]  # a broker that takes small headers alone
+        assert await store.letters.replay() == ["a"]
+        assert await store.letters.count() == 0
+        (back,) = await store.received()
+        assert back.message.headers["mqkit-wrapped"] == "zlib"
+        assert unwrapped(back).message.headers == {"ce_id": "a", "trace": "7"}
+
+    with_store(work)

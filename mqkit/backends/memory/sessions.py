@@ -39,7 +39,7 @@ class MemorySender:
                 raise ConnectionLost(f"memory broker {self._home.name!r} was interrupted")
             for index, outgoing in enumerate(batch):
                 size = len(outgoing.message.body)
-                if self._limit is not None and size > self._limit:
+                if self._limit is not None and size > self._limit and outgoing.group is None:  # it took what is copied
                     rejected[index] = MessageTooLarge(size, self._limit, "this memory broker")
                     continue
                 try:

@@ -25,6 +25,7 @@ from mqkit.errors import (
 )
 from mqkit.message import Outgoing
 
+LEARNED = "RabbitMQ (max_message_size in rabbitmq.conf)"
 AT_ONCE = 1_048_576
 """Bytes that are written without looking whether the broker keeps up."""
 
@@ -183,6 +184,8 @@ class RabbitSender:
         self._link = link
         self._exchanges = exchanges
         self._max = max_message_bytes
+        self._learned: int | None = None
+        """The limit of the broker itself, once it refused something for its size."""
         self._max_where = f"the backend (max_message_bytes in the URL for {link.url.where})"
         self._confirms: Confirms | None = None
         self._known: set[str] = {""}
@@ -224,8 +227,10 @@ class RabbitSender:
             message = outgoing.message
             try:
                 size = len(message.body)
-                if size > self._max:
+                if outgoing.group is None and size > self._max:  # what is copied, the broker took before
                     raise MessageTooLarge(size, self._max, self._max_where)  # noqa: TRY301 - one of several ways out
+                if self._learned is not None and size > self._learned:
+                    raise MessageTooLarge(size, self._learned, LEARNED)  # noqa: TRY301 - as above
                 header = wire.encode(message)
                 if len(header) > self._link.frame_max - frames.OVERHEAD:
                     raise MessageTooLarge(  # noqa: TRY301 - as above
@@ -319,8 +324,7 @@ class RabbitSender:
         return missing
 
     def _learn_limit(self, limit: int) -> None:
-        self._max = min(self._max, limit)
-        self._max_where = "RabbitMQ (max_message_size in rabbitmq.conf)"
+        self._learned = limit
 
     def _report(self, batch: Sequence[Outgoing], state: Batch, sendings: Sequence[Sending], timeout: float) -> None:
         if state.left:

@@ -32,7 +32,7 @@ class SQLiteSender:
         for position, outgoing in enumerate(batch):
             message = outgoing.message
             try:
-                if len(message.body) > self._limit:
+                if len(message.body) > self._limit and outgoing.group is None:  # the file took what is copied
                     raise MessageTooLarge(len(message.body), self._limit, self._database.path)
                 texts[position] = dump(message.headers), dump(message.properties)
             except MqkitError as error:
