@@ -4,11 +4,9 @@ The order matters: envelope, due time, body, then middleware and function. What 
 of the user's code could swallow it. Nothing here talks to the broker.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from inspect import Parameter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import uuid4
 
@@ -28,6 +26,7 @@ from mqkit.message import Delivery, Message, Outgoing
 from mqkit.middleware import Around
 from mqkit.ports import HandlerTimeout, Job, Ports
 from mqkit.retry import Retry, decide, failure
+from mqkit.signature import function_name, takes_message, unusable_result
 from mqkit.topic import Topic
 from mqkit.verdict import Again, DeadLetter, Done, Postpone, Release, Verdict
 
@@ -103,31 +102,6 @@ class Reading:
 
     message: Message[Any]
     envelope: Envelope
-
-
-def function_name(function: Callable[..., Any]) -> str:
-    """`module.name` of a function, for people."""
-    name = getattr(function, "__qualname__", None) or repr(function)
-    return f"{getattr(function, '__module__', None) or '?'}.{name}"
-
-
-def takes_message(function: Callable[..., Any]) -> bool:
-    """Whether the function wants the `Message` beside the payload.
-
-    Raises:
-        ConfigurationError: it cannot be called with one or two arguments.
-    """
-    name = getattr(function, "__name__", repr(function))
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"handler {name}: its parameters cannot be read: {error}") from error
-    positional = [p for p in parameters if p.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)]
-    required = [p for p in positional if p.default is Parameter.empty]
-    named = [p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY and p.default is Parameter.empty]
-    if not positional or len(required) > 2 or named:
-        raise ConfigurationError(f"handler {name}: it is called as {name}(payload) or {name}(payload, message)")
-    return len(required) == 2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -246,6 +220,10 @@ class Handler:
                 result = await self.ports.call(self.function, args, self.options.timeout)
         else:
             result = await self.ports.call(self.function, args, self.options.timeout)
-        if self.publish is None or result is None:
+        if result is None:
+            return DONE
+        if wrong := unusable_result(result):
+            raise TypeError(f"handler {self.name} returned {wrong}")
+        if self.publish is None:
             return DONE
         return Done((self.prepare(self.publish, result),))

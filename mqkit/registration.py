@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, ov
 
 from mqkit.durations import Duration, seconds
 from mqkit.errors import ConfigurationError
-from mqkit.handler import PREFETCH, PREFETCH_BYTES, HandlerOptions, function_name, takes_message
+from mqkit.handler import PREFETCH, PREFETCH_BYTES, HandlerOptions
 from mqkit.message import Message
 from mqkit.middleware import Around, Middleware
 from mqkit.retry import Retry
+from mqkit.signature import function_name, takes_message
 from mqkit.topic import Topic, check_group_name
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Registrations:
 
         Raises:
             ConfigurationError: an option, the group's name or a middleware makes no sense; or, from the decorator: the
-                function cannot be called with a payload, or the group has a handler for the topic already.
+                function cannot be a handler of this topic, or the group has a handler for it already.
         """
         Around(middleware, plain=self._plain)
         options = self._options(topic, group, given)
@@ -139,7 +140,7 @@ class Registrations:
                     f"handler {function_name(function)} is async, and App runs plain functions in threads: "
                     "write it with def, or use AsyncApp"
                 )
-            takes_message(function)
+            takes_message(function, topic)
             known = self._found.get((topic.name, group))
             if known is not None:
                 raise ConfigurationError(

@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "bodies round_trip",
         "retry envelope codec middleware registry",
         "wrapping",
-        "hookspecs ports daemons monitor",
+        "hookspecs ports daemons monitor signature",
         "announcements forks",
         "event_loop threads plugins handler",
         "session_thread",
@@ -66,6 +66,7 @@ PURE = (
     "immediate",
     "copies",
     "wrapping",
+    "signature",
 )
 """Decisions, facts and shapes: no clock, no waiting, no network."""
 TIMELESS = ("pump", "storing", "producer", "dead", "handler", "in_flight", "workers", "stopping", "pull", "engine")

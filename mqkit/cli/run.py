@@ -17,9 +17,9 @@ from mqkit.cli.options import AppPath, AsJson, Url
 from mqkit.cli.output import line, put, shown, table, tell
 from mqkit.errors import ConfigurationError
 from mqkit.events import Event
-from mqkit.handler import function_name
 from mqkit.registration import Registration
 from mqkit.registry import masked
+from mqkit.signature import function_name
 
 
 class Level(StrEnum):

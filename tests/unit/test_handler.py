@@ -13,11 +13,12 @@ from pydantic import AfterValidator, BaseModel
 from mqkit.codec import Codecs
 from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, PublishError, SchemaError, Unroutable
 from mqkit.event_loop import AsyncPorts
-from mqkit.handler import PATIENCE, Handler, HandlerOptions, Outcome, function_name, takes_message
+from mqkit.handler import PATIENCE, Handler, HandlerOptions, Outcome
 from mqkit.message import Delivery, Message, Outgoing, WireMessage
 from mqkit.middleware import Around
 from mqkit.retry import Retry
 from mqkit.signals import Skip
+from mqkit.signature import function_name, takes_message
 from mqkit.topic import Topic
 from mqkit.verdict import Again, DeadLetter, Done, Postpone, Release
 from tests.unit.virtual_time import START, VirtualPorts, run
@@ -329,7 +330,7 @@ def test_a_delivery_can_be_given_back_whatever_state_it_is_in() -> None:
 
 def test_functions_are_named_for_people() -> None:
     assert function_name(real_work) == f"{__name__}.real_work"
-    assert "partial" in function_name(functools.partial(real_work, []))
+    assert function_name(functools.partial(real_work, [])) == f"{__name__}.real_work"
 
 
 def test_skip_is_done_and_counted_as_skipped() -> None:
@@ -346,3 +347,20 @@ def test_what_trying_again_cannot_help_does_not_go_on_for_ever() -> None:
     verdict = process(handler, retry=Retry(attempts=1)).verdict
     assert isinstance(verdict, DeadLetter)
     assert verdict.reason == "exhausted"
+
+
+def test_an_attempt_whose_work_has_not_run_has_failed() -> None:
+    """Behind a wrapper, or returned by mistake: only the result shows it."""
+
+    async def later(order: Order) -> None: ...
+
+    async def forgets_to_await(order: Order) -> Any:
+        return later(order)
+
+    def stream(order: Order) -> Any:
+        yield order
+
+    for function in (forgets_to_await, plain_decorator(stream)):
+        verdict = process(function).verdict
+        assert isinstance(verdict, Again)
+        assert "returned" in verdict.failure.text
