@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterable
 from importlib import import_module
 from typing import Literal, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from mqkit.backend import Backend, BackendSpec, BlockingBackend
 from mqkit.errors import ConfigurationError
 
-SECRET = re.compile(r"([^&=]*(?:password|secret|token)[^&=]*)=[^&]*", re.IGNORECASE)
+SECRET = re.compile(r"pass|pwd|secret|token|credential|jaas|key\.pem", re.IGNORECASE)
+"""Names of options whose values nobody shall read."""
 Colour: TypeAlias = Literal["asynchronous", "blocking"]
 
 
@@ -21,21 +22,63 @@ def scheme_of(url: str) -> str:
     """
     scheme, colon, _ = url.partition(":")
     if not colon or not scheme:
-        raise ConfigurationError(f"{url!r} is not a URL: it needs a scheme, as in sqlite:///mqkit.db")
+        shown = "..." if "@" in url else url
+        raise ConfigurationError(f"{shown!r} is not a URL: it needs a scheme, as in sqlite:///mqkit.db")
     return scheme.lower()
+
+
+def split_url(url: str) -> SplitResult:
+    """`url` in its parts.
+
+    Raises:
+        ConfigurationError: it cannot be told where its parts end, as when a password holds a slash: the text says how
+            to write it, and shows nothing of what stands behind the scheme.
+    """
+    try:
+        parts = urlsplit(url)
+        clear = not parts.netloc or not _cut_wrongly(parts)
+    except ValueError:
+        clear = False
+    if clear:
+        return parts
+    scheme = url.partition(":")[0]
+    raise ConfigurationError(
+        f"the {scheme} URL cannot be read: write the characters / ? # [ ] @ % of user, password and virtual host as "
+        f"%2F %3F %23 %5B %5D %40 %25, as in {scheme}://user:p%2Fss@host/, and a port as a number"
+    ) from None
+
+
+def _cut_wrongly(parts: SplitResult) -> bool:
+    """Whether a user or password, with characters that end the place where they may stand, would read like this."""
+    if "@" in parts.path or "@" in parts.fragment:
+        return True
+    if any("@" in option and "://" not in unquote(option) for option in parts.query.split("&")):
+        return True
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    ports = (host.rpartition("]")[2].partition(":") for host in hosts)
+    return any(colon and not port.isdecimal() for _, colon, port in ports)
 
 
 def masked(url: str) -> str:
     """`url` with its passwords replaced, for logs and errors."""
+    scheme = url.partition(":")[0]
     try:
-        parts = urlsplit(url)
-    except ValueError:
-        return f"{url.partition(':')[0]}://..."
-    query = "..." if "@" in parts.query else SECRET.sub(r"\1=***", parts.query)
-    netloc = parts.netloc
-    if parts.password:
-        netloc = netloc.replace(f":{parts.password}@", ":***@")
+        parts = split_url(url)
+    except ConfigurationError:
+        return f"{scheme}://..."
+    if not parts.netloc and "@" in url and not parts.path.startswith("/"):
+        return f"{scheme}:..."
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    netloc = f"{user}:***@{hosts}" if colon else f"{credentials}{at}{hosts}"
+    query = "&".join(map(_masked_option, parts.query.split("&")))
     return parts._replace(netloc=netloc, query=query).geturl() if netloc or query else url
+
+
+def _masked_option(option: str) -> str:
+    name, equals, value = option.partition("=")
+    secret = SECRET.search(unquote(name)) or "@" in unquote(value)
+    return f"{name}=***" if equals and secret else option
 
 
 class Backends:
@@ -62,6 +105,11 @@ class Backends:
         """
         scheme = scheme_of(url)
         if scheme not in self.specs:
+            if scheme.startswith(("'", '"')):
+                raise ConfigurationError(
+                    "the URL begins with a quotation mark: write it without any, and special characters of the "
+                    "password as %2F for a slash, %23 for #, %3F for ?, %40 for @"
+                )
             known = ", ".join(f"{name}://" for name in sorted(self.specs))
             raise ConfigurationError(f"no backend answers to {scheme!r} URLs; there is {known}, or install a plugin")
         return self.specs[scheme]

@@ -9,7 +9,7 @@ Policies of single groups can be set there, so that operators tune without a rel
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +21,7 @@ from pydantic_settings import TomlConfigSettingsSource as Toml
 from mqkit.durations import LONGEST
 from mqkit.errors import ConfigurationError
 from mqkit.handler import HandlerOptions
+from mqkit.registry import masked
 
 FILE = "mqkit.toml"
 DEFAULT_URL = "sqlite:///mqkit.db"
@@ -63,7 +64,12 @@ class Settings(BaseSettings):
     """Everything about an app that is not code."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MQKIT_", env_nested_delimiter="__", toml_file=FILE, extra="forbid", frozen=True
+        env_prefix="MQKIT_",
+        env_nested_delimiter="__",
+        toml_file=FILE,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     url: str = DEFAULT_URL
@@ -90,6 +96,10 @@ class Settings(BaseSettings):
     @classmethod
     def _separated(cls, value: object) -> object:
         return tuple(n.strip() for n in value.split(",") if n.strip()) if isinstance(value, str) else value
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
+        """For people and logs: without passwords."""
+        yield from ((name, masked(self.url) if name == "url" else value) for name, value in super().__repr_args__())
 
     @classmethod
     def settings_customise_sources(

@@ -1,14 +1,20 @@
 """Which backend answers to a URL."""
 
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mqkit.backend import BackendSpec, Capabilities
+from mqkit.backends.kafka import options as kafka_options
+from mqkit.backends.memory.backend import MemoryBackend
+from mqkit.backends.rabbitmq import options as rabbitmq_options
+from mqkit.backends.sqlite import url as sqlite_url
 from mqkit.errors import ConfigurationError
-from mqkit.registry import Backends, masked, scheme_of
+from mqkit.registry import Backends, masked, scheme_of, split_url
 
 
 class Both:
@@ -58,6 +64,9 @@ def test_what_is_no_url_is_refused(url: str) -> None:
         ("sqlite:///mqkit.db", "sqlite:///mqkit.db"),
         ("memory://", "memory://"),
         ("kafka://h?ssl=yes", "kafka://h?ssl=yes"),
+        ("sqlite:///a@b:c.db", "sqlite:///a@b:c.db"),
+        ("amqp://h?heartbeat=5&management=http://u:secret@h:1", "amqp://h?heartbeat=5&management=***"),
+        ("amqp://u:sec@ret@h", "amqp://u:***@h"),
     ],
 )
 def test_passwords_are_masked(url: str, shown: str) -> None:
@@ -71,10 +80,80 @@ def test_passwords_are_masked(url: str, shown: str) -> None:
         "kafka://h?x=1&ssl_key_password=secret",
         "amqp://u:secret@[::1",
         "amqp://h?u=a:secret@b",
+        "amqp://h?management=http%3A%2F%2Fa%3Asecret%40h%3A1",
+        "amqp://h?management=http%3A%2F%2Fa:secret@h:1",
+        "kafka://h?rdkafka.ssl%2Epassword=secret",
+        "kafka://h?rdkafka.ssl.key.pem=secret",
+        "kafka://h?rdkafka.sasl.jaas.config=secret",
+        "amqp:u:secret@h",
+        "amqp://u:secret",
     ],
 )
 def test_a_password_is_masked_wherever_it_stands(url: str) -> None:
     assert "secret" not in masked(url)
+
+
+PARTS = ("Tr0ub4", "dorX9")
+"""Of a password, before and behind the character that does not belong into a URL as it is."""
+
+
+def put_into(url: str, character: str) -> str:
+    return url.replace("SECRET", character.join(PARTS))
+
+
+def said_by(call: Callable[[str], object], url: str) -> str:
+    """All that is written about `url`: what comes of it, or the error with its traceback and causes."""
+    try:
+        found = call(url)
+    except ConfigurationError:
+        return traceback.format_exc().replace(url, "")
+    return f"{found!r} {found}"
+
+
+@pytest.mark.parametrize(
+    "character", ["/", "?", "#", "[", "]", "@", "%", ":", "&", "=", " ", "//", "\u2100", "?a=", "#@"]
+)
+@pytest.mark.parametrize(
+    "read",
+    [masked, split_url, rabbitmq_options.parse_url, kafka_options.parse_url, sqlite_url.parse, MemoryBackend],
+    ids=lambda read: f"{read.__module__}.{read.__qualname__}",
+)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "SCHEME://till:SECRET@host/",
+        "SCHEME://till:SECRET@host:5672/shop?heartbeat=x&client_id=",
+        "SCHEME://till:SECRET:host",
+        "SCHEME://till:12SECRET@host",
+        "SCHEME://host/?management=http://till:SECRET@host:15672",
+    ],
+)
+def test_what_is_said_of_a_url_shows_nothing_of_its_password(
+    url: str, read: Callable[[str], object], character: str
+) -> None:
+    schemes: dict[object, str] = {
+        rabbitmq_options.parse_url: "amqp",
+        sqlite_url.parse: "sqlite",
+        MemoryBackend: "memory",
+    }
+    url = put_into(url, character).replace("SCHEME", schemes.get(read, "kafka"))
+    text = said_by(read, url) if read is not split_url else said_by(lambda url: split_url(url).scheme, url)
+    assert not [part for part in PARTS if part in text and f"@{part}:host" not in url]  # that one is a host
+
+
+@pytest.mark.parametrize("character", ["/", "?", "#", "[", "]"])
+@pytest.mark.parametrize("read", [rabbitmq_options.parse_url, kafka_options.parse_url])
+def test_a_character_of_the_password_that_ends_it_is_an_error_that_says_how_to_write_it(
+    character: str, read: Callable[[str], object]
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"password .* as %2F %3F %23 %5B %5D"):
+        read(put_into("kafka://till:SECRET@host/", character))
+
+
+def test_a_url_in_quotation_marks_is_refused_by_that_name() -> None:
+    with pytest.raises(ConfigurationError, match="quotation mark") as caught:
+        Backends([spec()]).spec('"x://till:secret@h/"')
+    assert "secret" not in str(caught.value)
 
 
 def test_a_backend_comes_in_the_colour_preferred_if_it_has_that() -> None:

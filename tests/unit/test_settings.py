@@ -1,5 +1,6 @@
 """Configuration: who decides, and what is refused."""
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,17 @@ def test_operators_tune_a_group_without_a_release(elsewhere: Path) -> None:
     assert (billing.options.concurrency, billing.options.prefetch) == (64, 7)
     assert billing.options.retry == Retry(attempts=10, wait_max=9)
     assert other.options == HandlerOptions()
+
+
+@pytest.mark.parametrize("url", ["amqp://u:hidden@h/", "kafka://u:hid/hidden@h"])
+def test_settings_are_shown_without_their_password(url: str) -> None:
+    settings = load({"url": url, "service": "till"})
+    assert "hidden" not in f"{settings!r} {settings}"
+    assert "till" in repr(settings)
+
+
+def test_an_error_of_the_settings_shows_no_password_even_in_its_traceback() -> None:
+    password = "hidden"
+    with pytest.raises(ConfigurationError) as caught:
+        load({"url": [f"amqp://u:{password}@h/"]})
+    assert password not in "".join(traceback.format_exception(caught.value))

@@ -6,10 +6,11 @@ Nothing here imports the driver; what the settings become for librdkafka is `cli
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from mqkit.durations import Duration, seconds
 from mqkit.errors import ConfigurationError
+from mqkit.registry import split_url
 
 DRIVER = "rdkafka."
 """Query options that begin with this are librdkafka's own, said as it says them."""
@@ -146,11 +147,12 @@ def parse_url(url: str) -> Settings:
     Raises:
         ConfigurationError: it makes no sense; names the part, and the options that there are.
     """
-    parts = urlsplit(url)
+    parts = split_url(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
     if parts.path not in {"", "/"} or parts.fragment:
         raise ConfigurationError(
-            f"the Kafka URL has {parts.path or '#' + parts.fragment!r} behind the hosts: remove it"
+            f"the Kafka URL has {parts.path or '#' + parts.fragment!r} behind the hosts: remove it, or, if it "
+            f"belongs to the password, write / as %2F and # as %23"
         )
     found: dict[str, object] = {}
     rdkafka: dict[str, str] = {}

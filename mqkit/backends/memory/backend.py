@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from mqkit.backend import Capabilities, Counts, Notify, Subscription
 from mqkit.backends.memory.broker import Group, MemoryBroker, Topic, find_group, find_topic
 from mqkit.backends.memory.lane import Lane
 from mqkit.backends.memory.sessions import MemoryReceiver, MemorySender
 from mqkit.errors import ConfigurationError
+from mqkit.registry import masked, split_url
 from mqkit.topology import Finding, Topology
 
 CAPABILITIES: Final = Capabilities(persistent=False, shared=False, typed_headers=True)
@@ -20,15 +21,15 @@ class MemoryBackend:
     """A broker inside of this process."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        parts = split_url(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         if parts.path not in ("", "/") or parts.fragment:
-            raise ConfigurationError(f"{url!r}: write memory:// or memory://name, with nothing behind the name")
+            raise ConfigurationError(f"{masked(url)!r}: write memory:// or memory://name, with nothing behind the name")
         if unknown := sorted(options.keys() - set(OPTIONS)):
-            raise ConfigurationError(f"{url!r}: no option {unknown[0]!r}; there is {', '.join(OPTIONS)}")
+            raise ConfigurationError(f"{masked(url)!r}: no option {unknown[0]!r}; there is {', '.join(OPTIONS)}")
         limit = options.get("max_message_bytes")
         if limit is not None and (not limit.isdecimal() or not int(limit)):
-            raise ConfigurationError(f"{url!r}: max_message_bytes is a number of bytes, not {limit!r}")
+            raise ConfigurationError(f"{masked(url)!r}: max_message_bytes is a number of bytes, not {limit!r}")
         self.limit = None if limit is None else int(limit)
         self.name = parts.netloc
         self._home = MemoryBroker.named(self.name)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode
 
 from mqkit.errors import ConfigurationError
-from mqkit.registry import masked
+from mqkit.registry import masked, split_url
 
 Auth: TypeAlias = Literal["plain", "external"]
 ExchangeType: TypeAlias = Literal["fanout", "topic", "direct", "headers"]
@@ -100,11 +100,15 @@ def parse_url(url: str) -> RabbitUrl:
     Raises:
         ConfigurationError: it makes no sense; the text says where.
     """
+    parts = split_url(url)
+    if "," in parts.netloc.rpartition("@")[2]:
+        raise ConfigurationError(
+            f"{masked(url)}: a RabbitMQ URL names one host: give a cluster a name or a load balancer"
+        )
     try:
-        parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"the RabbitMQ URL cannot be read: {error}") from error
+    except ValueError:
+        raise ConfigurationError(f"{masked(url)}: a port is a number from 1 to 65535") from None
     shown = masked(url)
     if parts.scheme not in PORTS:
         raise ConfigurationError(f"{shown}: a RabbitMQ URL begins with amqp:// or amqps://")
@@ -156,13 +160,19 @@ def _management(query: dict[str, str], parts: SplitResult) -> str | None:
     if url is None:
         return None
     try:
-        management = urlsplit(url)
+        management = split_url(url)
         valid = management.scheme in {"http", "https"} and management.hostname and management.port != 0
-    except ValueError:
+    except (ValueError, ConfigurationError):
         valid = False
     if not valid:
         raise ConfigurationError(
             f"the option management of the RabbitMQ URL for {parts.hostname} is the URL of the management API, "
-            f"as in management=http://guest:guest@localhost:15672"
+            f"as in management=http://guest:guest@localhost:15672; write special characters of its password as %2F for "
+            f"a slash and the like, and then all % as %25"
+        )
+    if parts.scheme == "amqps" and management.scheme == "http" and not management.password:
+        raise ConfigurationError(
+            f"the option management of the RabbitMQ URL for {parts.hostname} would send the password of amqps:// in "
+            f"clear: write https://, or name in it a user and a password that may be read on the way"
         )
     return url.rstrip("/")

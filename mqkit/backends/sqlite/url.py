@@ -4,10 +4,11 @@ import math
 import os
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from mqkit.backends.sqlite import MAX_MESSAGE_BYTES
 from mqkit.errors import ConfigurationError
+from mqkit.registry import masked, split_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,23 +33,23 @@ def parse(url: str) -> Options:
     Raises:
         ConfigurationError: it makes no sense; the text says what is wrong.
     """
-    parts = urlsplit(url)
+    parts = split_url(url)
     path = unquote(parts.path).removeprefix("/")
     if parts.netloc:
-        raise ConfigurationError(f"{url!r}: three slashes before a relative path, four before an absolute one")
+        raise ConfigurationError(f"{masked(url)!r}: three slashes before a relative path, four before an absolute one")
     if parts.fragment or not path or path.endswith("/"):
-        raise ConfigurationError(f"{url!r} names no file: write sqlite:///mqkit.db")
+        raise ConfigurationError(f"{masked(url)!r} names no file: write sqlite:///mqkit.db")
     if path == ":memory:":
-        raise ConfigurationError(f"{url!r}: for work in memory there is memory://")
+        raise ConfigurationError(f"{masked(url)!r}: for work in memory there is memory://")
     numbers: dict[str, float] = {}
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name not in KNOWN:
-            raise ConfigurationError(f"{url!r}: no option {name!r}; there is {', '.join(KNOWN)}")
+            raise ConfigurationError(f"{masked(url)!r}: no option {name!r}; there is {', '.join(KNOWN)}")
         try:
             numbers[name] = float(text)
         except ValueError:
             numbers[name] = 0
         if not (math.isfinite(numbers[name]) and numbers[name] > 0):
-            raise ConfigurationError(f"{url!r}: {name} is a number above zero, not {text!r}")
+            raise ConfigurationError(f"{masked(url)!r}: {name} is a number above zero, not {text!r}")
     limit = int(numbers.pop("max_message_bytes", MAX_MESSAGE_BYTES))
     return Options(path=os.path.abspath(path), max_message_bytes=limit, **numbers)  # noqa: PTH100 - the path stays text
