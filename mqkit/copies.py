@@ -43,6 +43,7 @@ class Copies:
             wire = retried(
                 delivery, self.prefix, outcome.id,
                 attempts=outcome.attempt, failure=slim(verdict.failure, outcome.form), now=now, delay=delay,
+                failed=outcome.failed,
             )  # fmt: skip
         elif isinstance(verdict, Postpone):
             assert outcome.envelope is not None
@@ -52,7 +53,7 @@ class Copies:
             wire = buried(
                 delivery, self.prefix, outcome.id,
                 reason=verdict.reason, attempts=outcome.attempt, failure=slim(verdict.failure, outcome.form), now=now,
-                handler=self.handler, service=self.service,
+                handler=self.handler, service=self.service, failed=outcome.failed,
             )  # fmt: skip
         else:
             return ()

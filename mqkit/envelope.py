@@ -257,6 +257,12 @@ def _kept(delivery: Delivery, *names: str) -> dict[str, str]:
     return {n: str(value) for n in names if isinstance(value := headers.get(n), str)}
 
 
+def _failures(delivery: Delivery, failed: tuple[float, float]) -> dict[str, str]:
+    """When the message failed first, in this delivery or before it, and last."""
+    first, last = failed
+    return {FIRST_FAILED: timestamp(first), **_kept(delivery, FIRST_FAILED), LAST_FAILED: timestamp(last)}
+
+
 def postponed(delivery: Delivery, prefix: str, envelope: Envelope) -> WireMessage:
     """The copy of a message whose time has not come."""
     own = _kept(delivery, ATTEMPTS, FIRST_FAILED, LAST_FAILED, ERROR_TYPE, ERROR)
@@ -266,12 +272,24 @@ def postponed(delivery: Delivery, prefix: str, envelope: Envelope) -> WireMessag
 
 
 def retried(
-    delivery: Delivery, prefix: str, id: str, *, attempts: int, failure: Failure, now: float, delay: float
+    delivery: Delivery,
+    prefix: str,
+    id: str,
+    *,
+    attempts: int,
+    failure: Failure,
+    now: float,
+    delay: float,
+    failed: tuple[float, float] | None = None,
 ) -> WireMessage:
-    """The copy that waits for the next attempt; `attempts` are those spent by now."""
-    own = _kept(delivery, FIRST_FAILED)
-    own.setdefault(FIRST_FAILED, timestamp(now))
-    own |= {ATTEMPTS: str(attempts), LAST_FAILED: timestamp(now), ERROR_TYPE: failure.error, ERROR: failure.text[:500]}
+    """The copy that waits for the next attempt.
+
+    Args:
+        attempts: those spent by now.
+        failed: when this delivery failed first and last, in seconds since the epoch; `now` if not given.
+    """
+    own = _failures(delivery, failed or (now, now))
+    own |= {ATTEMPTS: str(attempts), ERROR_TYPE: failure.error, ERROR: failure.text[:500]}
     if delay:
         own[DUE] = repr(now + delay)
     return _copy(delivery, prefix, id, own)
@@ -288,14 +306,13 @@ def buried(
     now: float,
     handler: str,
     service: str,
+    failed: tuple[float, float] | None = None,
 ) -> WireMessage:
-    """The dead letter: original bytes and headers, and all that is known about why."""
-    own = _kept(delivery, FIRST_FAILED)
-    own.setdefault(FIRST_FAILED, timestamp(now))
+    """The dead letter: original bytes and headers, and all that is known about why. `failed` as in retried."""
+    own = _failures(delivery, failed or (now, now))
     own |= {
         REASON: reason,
         ATTEMPTS: str(attempts),
-        LAST_FAILED: timestamp(now),
         ERROR_TYPE: failure.error,
         ERROR: failure.text,
         TRACEBACK: failure.traceback,

@@ -92,6 +92,8 @@ class Outcome:
     """Of the receiver's session."""
     form: Form = "full"
     """Of its copy, if it needs one."""
+    failed: tuple[float, float] | None = None
+    """When attempts at this delivery failed, the first and the last, in seconds since the epoch; None if none did."""
     still: Job | None = None
     """Where the function runs on, if it took too long and could not be stopped."""
 

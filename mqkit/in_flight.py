@@ -11,13 +11,13 @@ from functools import partial
 from mqkit.handler import Handler, Outcome
 from mqkit.message import Delivery
 from mqkit.ports import Ports, Timer
-from mqkit.verdict import Again, Release
+from mqkit.verdict import Again, DeadLetter, Release
 
 
 class Item:
     """One delivery inside a worker process."""
 
-    __slots__ = ("delivery", "due", "epoch", "id", "key", "spent", "stale")
+    __slots__ = ("delivery", "due", "epoch", "first_failed", "id", "key", "spent", "stale")
 
     def __init__(self, delivery: Delivery, epoch: int, key: bytes | None) -> None:
         self.delivery = delivery
@@ -27,6 +27,8 @@ class Item:
         """Attempts that happened in place."""
         self.due = 0.0
         """When it is repeated, on the monotonic clock."""
+        self.first_failed: float | None = None
+        """When an attempt at it failed first, in seconds since the epoch."""
         self.id: str | None = None
         """Of the message, once it was read."""
         self.stale = False
@@ -220,6 +222,11 @@ class InFlight:
         """What became of an item that was started. Another of its key may be startable now: look."""
         self._running.discard(item)
         verdict = outcome.verdict
+        if isinstance(verdict, DeadLetter) or (isinstance(verdict, Again) and verdict.counted):
+            now = self._ports.now()
+            if item.first_failed is None:
+                item.first_failed = now
+            outcome.failed = (item.first_failed, now)
         if isinstance(verdict, Again) and (not verdict.counted or item.key is not None) and not item.stale:
             item.id = outcome.id or None
             item.spent += verdict.counted

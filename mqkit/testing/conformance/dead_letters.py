@@ -76,6 +76,21 @@ class DeadLettering(Suite):
         service.wait_until_idle(topic, "billing")
 
     @promise("E1")
+    def test_a_dead_letter_of_an_ordered_group_tells_its_first_failure_and_its_last(self, scene: Scene) -> None:
+        topic = scene.topic()
+        service = scene.service()
+
+        def fail(_: Message[Note]) -> None:
+            raise ZeroDivisionError
+
+        service.subscribe(topic, "billing", fail, ordering="key", retry=Retry(attempts=2, wait_initial=0.2))
+        service.start()
+        service.publish(topic, note(1, "ann"))
+        (letter,) = service.wait_for_letters(topic, "billing", 1)
+        first, last = (datetime.fromisoformat(text) for text in (letter.first_failed, letter.last_failed))
+        assert (last - first).total_seconds() >= 0.2
+
+    @promise("E1")
     def test_a_message_that_cannot_be_read_becomes_a_dead_letter(self, scene: Scene) -> None:
         topic = scene.topic()
         service = scene.service()
