@@ -42,6 +42,8 @@ class Capabilities:
     """There is a server that can go away and come back."""
     delay: bool = True
     """`Outgoing.delay`."""
+    exact_delay: bool = True
+    """`Outgoing.delay` is waited for as a whole; where False, one step of it at a time: `topology.step`."""
     ordering: bool = True
     """`Subscription.ordering="key"`: deliveries of one key come in the order of publication, also after a restart."""
     routing_checked: bool = True

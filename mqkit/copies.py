@@ -11,7 +11,7 @@ from mqkit.errors import MqkitError
 from mqkit.handler import Form, Outcome
 from mqkit.message import Outgoing
 from mqkit.retry import failure
-from mqkit.topology import step
+from mqkit.topology import left_over, step
 from mqkit.verdict import Again, DeadLetter, Done, Failure, Postpone, Release
 from mqkit.wrapping import Compression, lies_in_the_form, wrap
 
@@ -31,6 +31,8 @@ class Copies:
     handler: str
     """Whose failure it is; stands in dead letters."""
     service: str
+    exact_delay: bool = True
+    """As in the backend's capabilities."""
 
     def of(self, outcome: Outcome, now: float) -> tuple[Outgoing, ...]:
         """The messages that must be safe before this one is settled."""
@@ -42,13 +44,15 @@ class Copies:
             delay = verdict.delay
             wire = retried(
                 delivery, self.prefix, outcome.id,
-                attempts=outcome.attempt, failure=slim(verdict.failure, outcome.form), now=now, delay=delay,
+                attempts=outcome.attempt, failure=slim(verdict.failure, outcome.form), now=now,
+                delay=delay, left=left_over(delay, exact=self.exact_delay),
                 failed=outcome.failed,
             )  # fmt: skip
         elif isinstance(verdict, Postpone):
             assert outcome.envelope is not None
             delay = verdict.delay
-            wire = postponed(delivery, self.prefix, outcome.envelope)
+            left = left_over(delay, exact=self.exact_delay)
+            wire = postponed(delivery, self.prefix, outcome.envelope, left=left)
         elif isinstance(verdict, DeadLetter):
             wire = buried(
                 delivery, self.prefix, outcome.id,

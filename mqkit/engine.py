@@ -30,7 +30,7 @@ from mqkit.registry import Colour, masked
 from mqkit.retry import Retry
 from mqkit.stopping import ended, hung_up, parted
 from mqkit.topic import Topic, schema_name
-from mqkit.topology import TopicNeed, Topology
+from mqkit.topology import TopicNeed, Topology, left_over
 from mqkit.workers import Workers
 
 if TYPE_CHECKING:
@@ -289,6 +289,7 @@ class Engine:
             key=topic.key_of(validated) if key is None else key,
             headers=headers,
             due=now + delay if delay else None,
+            left=left_over(delay, exact=opened.backend.capabilities.exact_delay),
         )
         return Outgoing(wire, topic.name, delay=delay, labels={"id": message_id})
 

@@ -28,6 +28,9 @@ FURTHEST = 10 * 365 * 86_400.0
 
 ATTEMPTS = "mqkit-attempts"
 DUE = "mqkit-due"
+"""Seconds since the epoch, by the clock of who wrote it; for people, and for versions that know no LEFT."""
+LEFT = "mqkit-left"
+"""Seconds that are left of a delay when the broker hands the message out. Clocks need not agree on them."""
 FIRST_FAILED = "mqkit-first-failed"
 LAST_FAILED = "mqkit-last-failed"
 ERROR_TYPE = "mqkit-error-type"
@@ -55,7 +58,9 @@ class Envelope:
     attempts: int = 0
     """Spent before this delivery."""
     due: float | None = None
-    """Seconds since the epoch before which it is not to be handled."""
+    """Seconds since the epoch before which it is not to be handled, by the clock of who said so."""
+    left: float = 0.0
+    """Seconds that it has still to wait."""
 
 
 def timestamp(now: float) -> str:
@@ -108,8 +113,14 @@ def seal(
     key: str | None = None,
     headers: Mapping[str, str] | None = None,
     due: float | None = None,
+    left: float = 0.0,
 ) -> WireMessage:
-    """A publisher's message as it goes to the broker. `now` and `due` are seconds since the epoch.
+    """A publisher's message as it goes to the broker.
+
+    Args:
+        now: seconds since the epoch.
+        due: before which it is not to be handled.
+        left: seconds of the delay that are left when the broker hands it out.
 
     Raises:
         EncodeError: the id, the key or a header could not be carried by every broker; the text names it.
@@ -127,6 +138,7 @@ def seal(
         sealed.update(headers)
     if due is not None:
         sealed[DUE] = repr(due)
+        sealed[LEFT] = repr(left)
     return WireMessage(body, sealed, key_bytes(key), content_type, id)
 
 
@@ -227,6 +239,11 @@ def unseal(delivery: Delivery, *, new_id: str, now: float) -> Envelope:
     due = None
     if own and own.get(DUE) is not None:
         due = _number(DUE, _text(DUE, own[DUE]), now + FURTHEST)
+    left = 0.0
+    if own and own.get(LEFT) is not None:
+        left = _number(LEFT, _text(LEFT, own[LEFT]), FURTHEST)
+    elif due is not None:
+        left = max(0.0, due - now)
     return Envelope(
         id=found.get("id") or fallback_id(delivery) or new_id,
         headers=user,
@@ -236,6 +253,7 @@ def unseal(delivery: Delivery, *, new_id: str, now: float) -> Envelope:
         content_type=delivery.message.content_type or found.get("datacontenttype"),
         attempts=int(attempts),
         due=due,
+        left=left,
     )
 
 
@@ -263,11 +281,12 @@ def _failures(delivery: Delivery, failed: tuple[float, float]) -> dict[str, str]
     return {FIRST_FAILED: timestamp(first), **_kept(delivery, FIRST_FAILED), LAST_FAILED: timestamp(last)}
 
 
-def postponed(delivery: Delivery, prefix: str, envelope: Envelope) -> WireMessage:
-    """The copy of a message whose time has not come."""
+def postponed(delivery: Delivery, prefix: str, envelope: Envelope, *, left: float) -> WireMessage:
+    """The copy of a message whose time has not come, and has not when it is `left` seconds away."""
     own = _kept(delivery, ATTEMPTS, FIRST_FAILED, LAST_FAILED, ERROR_TYPE, ERROR)
     if envelope.due is not None:
         own[DUE] = repr(envelope.due)
+    own[LEFT] = repr(left)
     return _copy(delivery, prefix, envelope.id, own)
 
 
@@ -280,18 +299,20 @@ def retried(
     failure: Failure,
     now: float,
     delay: float,
+    left: float,
     failed: tuple[float, float] | None = None,
 ) -> WireMessage:
     """The copy that waits for the next attempt.
 
     Args:
         attempts: those spent by now.
+        left: as in `seal`.
         failed: when this delivery failed first and last, in seconds since the epoch; `now` if not given.
     """
     own = _failures(delivery, failed or (now, now))
     own |= {ATTEMPTS: str(attempts), ERROR_TYPE: failure.error, ERROR: failure.text[:500]}
     if delay:
-        own[DUE] = repr(now + delay)
+        own |= {DUE: repr(now + delay), LEFT: repr(left)}
     return _copy(delivery, prefix, id, own)
 
 

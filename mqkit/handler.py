@@ -166,8 +166,8 @@ class Handler:
             return Outcome(delivery, self._unreadable(error), fallback_id(delivery) or str(uuid4()), 0)
         if not envelope.id:  # made only when it is missing: chance costs a call of the system
             envelope = replace(envelope, id=str(uuid4()))
-        if envelope.due is not None and envelope.due > now and not spent:
-            return Outcome(delivery, Postpone(envelope.due - now), envelope.id, 0, envelope=envelope)
+        if envelope.left > 0 and not spent:
+            return Outcome(delivery, Postpone(envelope.left), envelope.id, 0, envelope=envelope)
         try:
             message = self._message(delivery, envelope, envelope.attempts + spent + 1)
         except MessageError as error:

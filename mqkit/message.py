@@ -111,7 +111,8 @@ class Outgoing:
     group: str | None = None
     dead: bool = False
     delay: float = 0.0
-    """Seconds that it stays out of sight, kept by the broker. An adapter may cut it short to one of its steps (see
-    `topology.step`): whoever receives it early looks at the `mqkit-due` header and sends it on its way again."""
+    """Seconds that it stays out of sight, kept by the broker. An adapter may cut it short to one step (`topology.step`)
+    if its capabilities say so: what is left then stands in the `mqkit-left` header, and whoever receives it sends it
+    on its way again."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """For people and events: not sent."""

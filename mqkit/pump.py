@@ -91,7 +91,9 @@ class Pump:
             options=handler.topic.options,
         )
         self._storing = Storing(
-            copies=Copies(backend.capabilities.attribute_prefix, handler.name, service),
+            copies=Copies(
+                backend.capabilities.attribute_prefix, handler.name, service, backend.capabilities.exact_delay
+            ),
             producer=producer, ports=ports, declare=declare, on_news=self._wake, where=self._where,
         )  # fmt: skip
         self._full = False

@@ -30,6 +30,14 @@ def step(delay: float) -> float:
     return longest
 
 
+def left_over(delay: float, *, exact: bool) -> float:
+    """Seconds that a message with `delay` seconds to wait has still to wait when the broker hands it out.
+
+    `exact`: the broker waits for the whole of it.
+    """
+    return 0.0 if exact or delay <= 0 else max(0.0, delay - step(delay))
+
+
 def group_name(topic: str, group: str) -> str:
     """Of the queue, consumer group or set of deliveries that is a group of a topic."""
     return f"{topic}.{group}"

@@ -168,12 +168,15 @@ def test_hostile_headers_are_an_envelope_error_or_harmless(
         {"ce_time": 5},
         {"ce_time": float("inf")},
         {"ce_source": Decimal(1)},
+        {"mqkit-left": "soon"},
+        {"mqkit-left": "-1"},
+        {"mqkit-left": "1e300"},
         {"mqkit-due": "soon"},
         {"mqkit-due": "nan"},
         {"mqkit-due": "-1"},
         {"mqkit-due": "1e300"},
     ],
-    ids=range(15),
+    ids=range(18),
 )
 def test_what_cannot_be_read_is_named(headers: dict[str, Any]) -> None:
     with pytest.raises(EnvelopeError):
@@ -208,7 +211,7 @@ def test_where_the_id_comes_from_and_that_copies_keep_it(
     got = delivered(WireMessage(b"", headers, id=wire_id), **delivery)
     assert unseal(got, new_id="new", now=NOW).id == expected
     for prefix in ("ce_", "cloudEvents:"):
-        copy = retried(got, prefix, expected, attempts=1, failure=FAILURE, now=NOW, delay=1)
+        copy = retried(got, prefix, expected, attempts=1, failure=FAILURE, now=NOW, delay=1, left=0)
         # as another broker might hand it on: no id of its own, headers in another order
         turned = WireMessage(b"", dict(sorted(copy.headers.items(), reverse=True)))
         for wire in (copy, WireMessage(b"", copy.headers), turned):
@@ -237,9 +240,9 @@ def test_every_protocol_bindings_prefix_is_read(prefix: str) -> None:
 def copies(delivery: Delivery) -> dict[str, WireMessage]:
     envelope = unseal(delivery, new_id="new", now=NOW)
     return {
-        "postponed": postponed(delivery, "ce_", envelope),
+        "postponed": postponed(delivery, "ce_", envelope, left=3),
         "retried": retried(
-            delivery, "ce_", envelope.id, attempts=envelope.attempts + 1, failure=FAILURE, now=NOW, delay=5
+            delivery, "ce_", envelope.id, attempts=envelope.attempts + 1, failure=FAILURE, now=NOW, delay=5, left=0
         ),
         "buried": buried(
             delivery,
@@ -301,14 +304,14 @@ def test_forged_bookkeeping_does_not_survive_the_first_copy() -> None:
 def test_attempts_and_the_first_failure_go_on_from_copy_to_copy() -> None:
     delivery = delivered(WireMessage(b"", {"ce_id": "1"}))
     for attempt in (1, 2, 3):
-        wire = retried(delivery, "ce_", "1", attempts=attempt, failure=FAILURE, now=NOW + attempt, delay=2)
+        wire = retried(delivery, "ce_", "1", attempts=attempt, failure=FAILURE, now=NOW + attempt, delay=2, left=0)
         delivery = delivered(wire, returned=True)
         envelope = unseal(delivery, new_id="new", now=NOW)
         assert envelope.attempts == attempt
         assert envelope.due == NOW + attempt + 2
         assert wire.headers["mqkit-first-failed"] == timestamp(NOW + 1)
         assert wire.headers["mqkit-last-failed"] == timestamp(NOW + attempt)
-        moved = postponed(delivery, "ce_", envelope)
+        moved = postponed(delivery, "ce_", envelope, left=0)
         again = unseal(delivered(moved, returned=True), new_id="new", now=NOW)
         assert (again.attempts, again.due) == (attempt, envelope.due)
 
@@ -344,3 +347,27 @@ def test_a_time_is_written_to_the_microsecond(microseconds: int) -> None:
     written = datetime.fromisoformat(timestamp(now))
     assert abs(written.timestamp() - now) < 2e-6
     assert written.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    ("headers", "left"),
+    [
+        ({}, 0),
+        ({"mqkit-due": repr(NOW + 50)}, 50),
+        ({"mqkit-due": repr(NOW - 50)}, 0),
+        ({"mqkit-due": repr(NOW + 50), "mqkit-left": "0.0"}, 0),
+        ({"mqkit-due": repr(NOW - 50), "mqkit-left": "7.5"}, 7.5),
+    ],
+)
+def test_what_is_left_to_wait_is_no_matter_of_clocks_where_it_is_told(headers: dict[str, str], left: float) -> None:
+    assert unseal(delivered(WireMessage(b"", headers)), new_id="new", now=NOW).left == pytest.approx(left)
+
+
+def test_who_seals_and_who_copies_tell_what_is_left() -> None:
+    sealed = seal(b"", prefix="ce_", id="1", source="s", type="t", now=NOW, content_type="a/b", due=NOW + 20, left=5.0)
+    ahead, behind = (unseal(delivered(sealed), new_id="", now=NOW + skew) for skew in (900, -900))
+    assert (ahead.left, behind.left) == (5, 5)
+    moved = postponed(delivered(sealed), "ce_", ahead, left=0.0)
+    assert unseal(delivered(moved), new_id="", now=NOW - 900).left == 0
+    again = retried(delivered(sealed), "ce_", "1", attempts=1, failure=FAILURE, now=NOW, delay=60, left=0.0)
+    assert unseal(delivered(again), new_id="", now=NOW - 900).left == 0

@@ -126,6 +126,15 @@ def test_what_is_not_due_is_postponed_unless_it_was_tried_in_place_before() -> N
     assert process(handler, delivery(headers={"mqkit-due": repr(START)})).verdict == Done()
 
 
+def test_a_clock_that_is_wrong_neither_delays_nor_hastens_what_the_broker_kept() -> None:
+    async def handler(order: Order) -> None: ...
+
+    behind = delivery(headers={"mqkit-due": repr(START + 900), "mqkit-left": "0.0"})
+    assert process(handler, behind).verdict == Done()
+    ahead = delivery(headers={"mqkit-due": repr(START - 900), "mqkit-left": "2.5"})
+    assert process(handler, ahead).verdict == Postpone(2.5)
+
+
 @pytest.mark.parametrize(
     "error", [ConnectionLost("x"), PublishError(unknown={0: ConnectionLost("x")}), ClosedError("x")], ids=repr
 )

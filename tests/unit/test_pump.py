@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -35,9 +36,16 @@ class Works:
     """A pump at a scripted backend, and all it is made of."""
 
     def __init__(
-        self, function: Callable[..., Any], *, grace: float, publish: Topic[Any] | None, **options: Any
+        self,
+        function: Callable[..., Any],
+        *,
+        grace: float,
+        publish: Topic[Any] | None,
+        exact_delay: bool = True,
+        **options: Any,
     ) -> None:
         self.backend = Scripted()
+        self.backend.capabilities = replace(self.backend.capabilities, exact_delay=exact_delay)
         self.ports = VirtualPorts()
         self.producer = Producer(self.backend, self.ports)
         self.events: list[Event] = []
@@ -271,6 +279,20 @@ def test_retries_carry_their_attempts_and_their_time() -> None:
     assert copy.delay == 12
     assert copy.message.headers["mqkit-attempts"] == "3"
     assert float(copy.message.headers["mqkit-due"]) == pytest.approx(START + 12, abs=0.5)
+
+
+@pytest.mark.parametrize(("exact", "left"), [(True, 0.0), (False, 4.0)], ids=["whole", "steps"])
+def test_what_is_left_of_a_delay_is_told_as_the_broker_keeps_it(*, exact: bool, left: float) -> None:
+    async def handler(payload: Any) -> None:
+        raise RetryLater(after=9)
+
+    async def work(works: Works) -> None:
+        await works.settled(works.backend.give(id="a"))
+
+    works = pumping(handler, work, exact_delay=exact)
+    (copy,) = works.backend.of("sent")
+    assert copy.delay == 9
+    assert float(copy.message.headers["mqkit-left"]) == left
 
 
 def test_what_is_not_due_is_sent_on_its_way_unseen_by_the_handler() -> None:

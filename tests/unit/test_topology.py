@@ -13,6 +13,7 @@ from mqkit.topology import (
     dead_name,
     delay_name,
     group_name,
+    left_over,
     retry_name,
     step,
 )
@@ -91,3 +92,16 @@ def test_a_topic_that_is_needed_twice_has_the_groups_and_options_of_both() -> No
 def test_a_finding_has_one_line_for_each_difference() -> None:
     finding = Finding("queue", "a.g", "differs", differences=(Difference("x-type", "quorum", "classic", "delete it"),))
     assert finding.lines() == ["queue a.g: x-type is classic, wanted quorum; delete it"]
+
+
+@given(st.floats(0.001, 100_000))
+def test_step_by_step_no_more_and_no_less_is_waited_than_was_asked_for(delay: float) -> None:
+    left, waited = delay, 0.0
+    while left > 0:
+        waited += step(left)
+        left = left_over(left, exact=False)
+    assert delay - 1e-6 <= waited <= delay + max(1.0, 0.1 * delay)
+
+
+def test_a_broker_that_waits_for_the_whole_leaves_nothing_over() -> None:
+    assert left_over(12345.0, exact=True) == 0

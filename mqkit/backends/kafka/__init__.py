@@ -14,6 +14,7 @@ __all__ = ["CAPABILITIES", "SPEC", "KafkaTopic", "mqkit_backends"]
 
 CAPABILITIES = Capabilities(
     remote=True,
+    exact_delay=False,
     routing_checked=False,
     history=True,
     lag=True,
