@@ -326,7 +326,7 @@ def test_while_the_broker_blocks_a_note_ends_in_time_and_acknowledgements_go_on(
             started = time.monotonic()
             with pytest.raises(BackendError, match=r"notes.*blocks publishers") as caught:
                 await receiver.note([(third.token, 1)])
-            assert time.monotonic() - started < 8
+            assert time.monotonic() - started < 30, "the alarm would last for ever"
             assert caught.value.retryable
             assert not isinstance(caught.value, (ConnectionLost, LeaseLost, PublishError))
             await settle(receiver, [first, second])

