@@ -362,7 +362,6 @@ def test_a_delay_is_kept_by_the_broker_to_the_step(session: Session, where: dict
     for delay in (0.5, 2.0, 1.0):
         start = time.time()
         session.publish(b"%g" % delay, delay=delay, **where)
-        sent = time.time()
         (delivery,) = take(receiver, 1)
         assert time.time() - start >= delay
         assert delivery.returned is bool(where)

@@ -14,6 +14,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 RIGHT, WRONG = HERE / "right_uses.py", HERE / "wrong_uses.py"
 
+pytestmark = pytest.mark.timeout(600)  # a type checker takes a minute of CPU, and there may be little of it
+
 
 def by_mypy(path: Path) -> dict[int, str]:
     command = [sys.executable, "-m", "mypy", "--no-error-summary", "--hide-error-context", "--no-pretty", str(path)]
