@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic  # type: ignore[attr-defined]  # it does
 
 from mqkit.backend import Counts
@@ -147,3 +147,48 @@ def test_a_partition_that_is_added_is_read_within_seconds(sessions: Callable[...
     admin.create_partitions([NewPartitions(session.topic, 2)])[session.topic].result(PATIENCE)
     write(session, b"1", partition=1)
     assert bodies(take(receiver, 1)) == [b"1"]
+
+
+# -- what others write and remove
+
+
+def test_a_group_that_has_finished_all_is_at_zero_whatever_transactions_left_in_the_log(
+    sessions: Callable[..., Session],
+) -> None:
+    session = sessions(KafkaTopic(partitions=1))
+    receiver = session.receiver()
+    producer = Producer(servers(session) | {"transactional.id": session.topic})
+    producer.init_transactions(PATIENCE)
+    for ending in (producer.commit_transaction, producer.abort_transaction, producer.commit_transaction):
+        producer.begin_transaction()
+        for body in numbers(5):
+            producer.produce(session.topic, body, partition=0)
+        producer.flush(PATIENCE)
+        ending(PATIENCE)
+    receiver.settle(done(*take(receiver, 10)))
+    wait_until(
+        lambda: not receiver.receive(1, 0.1) and session.counts() == Counts(0, 0, 0, 0, 0), "all counts are zero"
+    )
+    producer.begin_transaction()
+    producer.produce(session.topic, b"taken back", partition=0)
+    producer.flush(PATIENCE)
+    assert session.counts().lag == 0, "nobody is given it"
+    producer.abort_transaction(PATIENCE)
+    wait_until(lambda: not receiver.receive(1, 0.1) and session.counts().lag == 0, "the end of it is passed, too")
+    receiver.close()
+    assert session.counts() == Counts(0, 0, 0, 0, 0)
+
+
+def test_what_retention_took_before_the_group_had_it_is_told(
+    sessions: Callable[..., Session], caplog: pytest.LogCaptureFixture
+) -> None:
+    session = sessions(KafkaTopic(partitions=1))
+    session.publish(*numbers(10))
+    receiver = session.receiver()
+    receiver.settle(done(*take(receiver, 5)))
+    receiver.close()
+    session.publish(*numbers(10, 30))
+    place, admin = TopicPartition(session.topic, 0, 25), admin_of(session)
+    admin.delete_records([place])[place].result(PATIENCE)
+    assert bodies(take(session.receiver(), 5)) == numbers(25, 30)
+    assert f"{session.topic}[0]: 20 messages that group {session.topic}.g had not finished were removed" in caplog.text

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -197,7 +198,8 @@ class KafkaAdmin:
         asking = (group_name(topic, group), tiers_group_name(topic, group), dead_name(topic, group))
         # first: librdkafka crashes when it asks a coordinator that is not ready for offsets (its issue 5040)
         described = self.answers(self.client.describe_consumer_groups(list(asking), **asked), what)
-        ends = self.client.list_offsets(_each(places, LATEST), **asked)
+        # up to where transactions are open nobody is given anything
+        ends = self.client.list_offsets(_each(places, LATEST), isolation_level=IsolationLevel.READ_COMMITTED, **asked)
         starts = self.client.list_offsets(_each(places, EARLIEST), **asked)
         committed = [
             self.client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(one)], **asked) for one in asking

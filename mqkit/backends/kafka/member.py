@@ -6,6 +6,7 @@ When records are due is told in tiers.py, what is finished in offsets.py, what a
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from threading import Thread
 from time import monotonic
@@ -15,6 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from mqkit.backend import Notify
 from mqkit.backends.kafka.faults import NO_TOPIC, DriverLog, Trouble, as_ours, log, mapped
+from mqkit.backends.kafka.gaps import passed, tell_what_is_gone
 from mqkit.backends.kafka.logs import Logs
 from mqkit.backends.kafka.offsets import LONGEST, Progress, decode, in_log, merged
 from mqkit.backends.kafka.partitions import Lease, Partition, message_of
@@ -28,6 +30,8 @@ OVERREAD: Final = 32
 """So many records are kept that came while nothing was wanted; then the partitions pause."""
 TELLING: Final = 1.0
 """Seconds between commits that only tell what is with handlers."""
+REACHING: Final = 1.0
+"""Seconds between two looks at how far the driver has read."""
 RESERVING: Final = 1.0
 """Seconds that a delivery waits for a commit of how far deliveries go, and then goes out uncounted."""
 PROMPT: Final = 0.1
@@ -73,7 +77,7 @@ class Member:
         self._leaving = False
         self._changed: set[Partition] = set()
         self._settled = False
-        self._settle_at = self._tell_at = 0.0
+        self._settle_at = self._tell_at = self._reach_at = 0.0
         self._committing = 0
         self._longest = LONGEST
         self.end: MqkitError | None = None
@@ -161,6 +165,8 @@ class Member:
         assert offset is not None
         if offset < part.tracker.following:
             part = self._begin_anew(part)
+        elif offset > part.tracker.following:
+            tell_what_is_gone(self._consumer, part, self._name)
         if not part.tracker.take(offset):
             self._changed.add(part)
             return 0
@@ -217,15 +223,26 @@ class Member:
 
     def commit_if_due(self) -> None:
         """Commit what changed, if there was no commit for a while."""
-        if not self._changed or not self._joined or self._committing:
+        if not self._joined:
             return
         now = monotonic()
+        if now >= self._reach_at:
+            self._reach_at = now + REACHING
+            self._pass_gaps()
+        if not self._changed or self._committing:
+            return
         if self._settled and now >= self._settle_at:
             self._settle_at = now + self._interval
         elif now < self._tell_at:
             return
         self._tell_at = now + TELLING
         self._commit(self._changed)
+
+    def _pass_gaps(self) -> None:
+        waiting = {(record.topic(), record.partition()) for record in self._buffer}
+        self._changed.update(
+            passed(self._consumer, [p for place, p in self._partitions.items() if place not in waiting])
+        )
 
     def confirm(self, parts: Iterable[Partition]) -> None:
         """Commit these; returns when the broker has it, when they are not ours any more, or with `end` set."""
@@ -375,6 +392,8 @@ class Member:
         """
         self._leaving = True
         if self._joined:
+            with suppress(KafkaException):
+                self._pass_gaps()
             self._commit(list(self._partitions.values()), leaving=True)
         self._drop(list(self._partitions.values()))
         consumer = self._consumer

@@ -101,6 +101,23 @@ class Tracker:
             return True
         return False
 
+    def reach(self, position: int) -> bool:
+        """The log was read up to `position`, be there records or not: a transaction leaves marks between them that
+        nobody is given, and what was taken back in one is not given either. True: we were not as far.
+        """
+        if position <= self.position:
+            return False
+        awaited = self._awaited
+        while awaited and awaited[0] < position:
+            self._open.pop(awaited.popleft(), None)
+        self.position = position
+        self.following = max(self.following, position)
+        return True
+
+    def unfinished_before(self, offset: int) -> int:
+        """How many records below `offset` are not finished, had there been one for each."""
+        return sum(known < offset for known in self._open) + max(0, offset - max(self.position, 0))
+
     def finish(self, offset: int) -> None:
         """A record that was taken is finished. Doing so twice changes nothing."""
         self._open.pop(offset, None)

@@ -209,6 +209,28 @@ def test_a_note_above_what_is_told_is_kept_and_one_on_a_record_that_is_gone_is_n
     assert tracker.progress().notes == ((15, 2),), "nor does 30"
 
 
+def test_what_was_read_without_a_record_is_passed_and_nothing_that_is_open() -> None:
+    tracker = Tracker(Progress(20, (10, 15, 18)))
+    for offset in (10, 15):
+        assert tracker.take(offset)
+    tracker.finish(15)
+    assert not tracker.reach(18), "18 may still come"
+    assert tracker.reach(25), "it does not come any more: there are only marks of transactions"
+    assert tracker.progress() == Progress(25, (10,))
+    assert not tracker.reach(25)
+    assert not tracker.reach(-1001), "the driver does not know yet"
+    tracker.finish(10)
+    assert tracker.progress() == Progress(25)
+    assert tracker.take(25)
+    assert Tracker().reach(3), "nothing but marks since the beginning"
+
+
+def test_what_retention_took_is_counted() -> None:
+    tracker = Tracker(Progress(20, (10, 15, 18)))
+    assert [tracker.unfinished_before(offset) for offset in (10, 16, 20, 25)] == [0, 2, 3, 8]
+    assert Tracker(None).unfinished_before(5) == 5
+
+
 def test_finishing_twice_changes_nothing() -> None:
     tracker = Tracker(None)
     for offset in (10, 11, 12):
