@@ -139,6 +139,10 @@ class KafkaAdmin:
                 found[name] = ""
         return found
 
+    def delete(self, finished: Sequence[TopicPartition]) -> Mapping[TopicPartition, "Future[Any]"]:
+        """Ask for the removal of all records before these positions; does not wait for it."""
+        return self.client.delete_records(list(finished), request_timeout=PATIENCE, operation_timeout=PATIENCE)
+
     def limit(self, name: str) -> int | None:
         """The largest message that a topic takes; None where the broker does not tell us."""
         try:

@@ -18,6 +18,7 @@ from mqkit.backends.kafka.plan import groups_among
 from mqkit.backends.kafka.receiver import KafkaReceiver
 from mqkit.backends.kafka.sender import KafkaSender
 from mqkit.backends.kafka.tiers import Tier, delay_tiers, tiers, tiers_group_name
+from mqkit.backends.kafka.trimming import Trimming
 from mqkit.errors import ConfigurationError
 from mqkit.topology import Finding, Topology, dead_name, group_name
 
@@ -70,7 +71,15 @@ class KafkaBackend:
         own = self._member(group_name(topic, group), [Tier(topic)], trouble, notify, logs)
         for member in (waiting, own):
             member.join()
-        return KafkaReceiver(topic, group, (waiting, own), trouble=trouble, notify=notify, logs=logs)
+        return KafkaReceiver(
+            topic,
+            group,
+            (waiting, own),
+            trouble=trouble,
+            notify=notify,
+            logs=logs,
+            trimming=Trimming(self._admin.delete),
+        )
 
     def _open_tail(self, subscription: Subscription, notify: Notify) -> KafkaReceiver:
         topic = subscription.topic
@@ -82,7 +91,15 @@ class KafkaBackend:
         trouble, logs = Trouble(self._settings.servers), self._logs(tier.name for tier in read)
         member = self._member(f"mqkit-tail-{uuid4()}", read, trouble, notify, logs)
         member.follow(ends)
-        return KafkaReceiver(topic, subscription.group, (member,), trouble=trouble, notify=notify, logs=logs)
+        return KafkaReceiver(
+            topic,
+            subscription.group,
+            (member,),
+            trouble=trouble,
+            notify=notify,
+            logs=logs,
+            trimming=Trimming(self._admin.delete),
+        )
 
     def _logs(self, names: Iterable[str]) -> Logs:
         return Logs(self._admin.describe, self._admin.ids(names))
@@ -102,7 +119,8 @@ class KafkaBackend:
             group,
             tier=Tier(name, returned=True),
             numbers=sorted(metadata.topics[name].partitions),
-            log_id=self._admin.ids([name])[name],
+            logs=self._logs([name]),
+            trimming=Trimming(self._admin.delete),
             trouble=Trouble(self._settings.servers),
         )
 

@@ -8,11 +8,14 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from mqkit.backend import Notes, Settlement, Settlements
 from mqkit.backends.kafka.faults import DriverLog, Trouble, as_ours, mapped
-from mqkit.backends.kafka.member import PATIENCE, SLICE, closing
+from mqkit.backends.kafka.logs import Logs
+from mqkit.backends.kafka.member import SLICE
 from mqkit.backends.kafka.offsets import Progress, decode, in_log, merged
 from mqkit.backends.kafka.partitions import Lease, Partition, message_of
+from mqkit.backends.kafka.places import PATIENCE, closing, committed
 from mqkit.backends.kafka.receiver import CLOSING, check_again
 from mqkit.backends.kafka.tiers import Tier
+from mqkit.backends.kafka.trimming import Trimming
 from mqkit.errors import ClosedError, LeaseLost, MqkitError
 from mqkit.message import Delivery
 
@@ -31,10 +34,13 @@ class DeadReceiver:
         *,
         tier: Tier,
         numbers: Sequence[int],
-        log_id: str,
+        logs: Logs,
+        trimming: Trimming,
         trouble: Trouble,
     ) -> None:
-        self._log_id = log_id
+        self._logs = logs
+        self._log_id = logs.ids[tier.name]
+        self._trimming = trimming
         self._topic = topic
         self._group = group
         self._trouble = trouble
@@ -47,11 +53,11 @@ class DeadReceiver:
             self._consumer = Consumer({**config, **callbacks}, logger=DriverLog())
         try:
             with mapped(f"dead letters of {topic}.{group}", trouble):
-                places = self._read([TopicPartition(tier.name, number) for number in numbers])
+                places = committed(self._consumer, [TopicPartition(tier.name, number) for number in numbers])
                 self._partitions = {}
                 for place in places:
                     progress = self._progress(place)
-                    self._partitions[place.partition] = Partition(tier, place.partition, progress, log_id)
+                    self._partitions[place.partition] = Partition(tier, place.partition, progress, self._log_id)
                     place.offset = OFFSET_BEGINNING if progress is None else progress.low
                 self._consumer.list_topics(tier.name, PATIENCE)  # or else it looks for the leader only a second later
                 self._consumer.assign(places)
@@ -139,7 +145,7 @@ class DeadReceiver:
         if not parts:
             return
         with mapped(f"dead letters of {self._topic}.{self._group}", self._trouble):
-            theirs = {place.partition: place for place in self._read([part.place for part in parts])}
+            theirs = {place.partition: place for place in committed(self._consumer, [part.place for part in parts])}
             offsets = []
             for part in parts:
                 progress, other = part.tracker.progress(), self._progress(theirs[part.number])
@@ -149,16 +155,12 @@ class DeadReceiver:
             for place in self._consumer.commit(offsets=offsets, asynchronous=False):
                 if place.error is not None:
                     raise KafkaException(place.error)
+        if self._trimming.wanted(offsets) and self._logs.same(PATIENCE):
+            self._trimming.remove(offsets)
+            self._trimming.finish(PATIENCE)
 
-    def _read(self, places: list[TopicPartition]) -> list[TopicPartition]:
-        found = self._consumer.committed(places, timeout=PATIENCE)
-        for place in found:
-            if place.error is not None:
-                raise KafkaException(place.error)
-        return found
-
-    def _progress(self, committed: TopicPartition) -> Progress | None:
-        return None if committed.offset < 0 else in_log(decode(committed.offset, committed.metadata), self._log_id)
+    def _progress(self, place: TopicPartition) -> Progress | None:
+        return None if place.offset < 0 else in_log(decode(place.offset, place.metadata), self._log_id)
 
     def _check(self) -> None:
         if self._closed:

@@ -50,6 +50,15 @@ class Logs:
         """Look at once: something is odd."""
         self._next = 0.0
 
+    def same(self, timeout: float) -> bool:
+        """Look now, for up to `timeout` seconds. False: a topic has another log, or nobody answers."""
+        try:
+            asked = self._describe(self.ids)
+            return all(id_of(future.result(timeout)) == self.ids[name] for name, future in asked.items())
+        except (KafkaException, TimeoutError) as failure:
+            log.debug("looking at topics: %s", failure)
+            return False
+
     def gone(self) -> str | None:
         """What became of a topic that has another log now, or none; None as far as is known. Never waits."""
         if self._asked is None:

@@ -7,7 +7,6 @@ When records are due is told in tiers.py, what is finished in offsets.py, what a
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from threading import Thread
 from time import monotonic
 from typing import Final
@@ -18,8 +17,9 @@ from mqkit.backend import Notify
 from mqkit.backends.kafka.faults import NO_TOPIC, DriverLog, Trouble, as_ours, log, mapped
 from mqkit.backends.kafka.gaps import passed, tell_what_is_gone
 from mqkit.backends.kafka.logs import Logs
-from mqkit.backends.kafka.offsets import LONGEST, Progress, decode, in_log, merged
+from mqkit.backends.kafka.offsets import LONGEST, Progress
 from mqkit.backends.kafka.partitions import Lease, Partition, message_of
+from mqkit.backends.kafka.places import PATIENCE, closing, committed, listed, missing, restored
 from mqkit.backends.kafka.tiers import Tier, due
 from mqkit.errors import ConnectionLost, MqkitError
 from mqkit.message import WireMessage
@@ -38,8 +38,6 @@ PROMPT: Final = 0.1
 """Seconds in which a commit is confirmed, mostly. What comes meanwhile is kept: a pause would cost 0.2 s."""
 INSISTING: Final = 0.05
 """Seconds between two commits of the same, while somebody waits for it."""
-PATIENCE: Final = 10.0
-"""Seconds for one answer of the broker."""
 
 Take = Callable[[Partition, int, WireMessage], None]
 """What gets a record that is to be delivered: its partition, its offset, and what it holds."""
@@ -102,11 +100,7 @@ class Member:
 
     def missing(self, timeout: float) -> set[str] | None:
         """Which of its topics are not there; None if no broker answers in time."""
-        try:
-            known: set[str] = self._consumer.list_topics(timeout=timeout).topics.keys()
-        except KafkaException:
-            return None
-        return self._tiers.keys() - known
+        return missing(self._consumer, {*self._tiers}, timeout)
 
     # -- taking records
 
@@ -221,6 +215,11 @@ class Member:
             part.tracker.finish(lease.offset)
         return True
 
+    def finished(self) -> list[TopicPartition]:
+        """Up to where all is finished in what mqkit alone writes, for this group alone."""
+        parts = [part for part in self._partitions.values() if part.tier.returned and part.tracker.low > 0]
+        return [TopicPartition(part.tier.name, part.number, part.tracker.low) for part in parts]
+
     def commit_if_due(self) -> None:
         """Commit what changed, if there was no commit for a while."""
         if not self._joined:
@@ -312,47 +311,28 @@ class Member:
         if not places or self._leaving:
             return
         try:
-            consumer.incremental_assign([self._start(consumer, place) for place in self._read(consumer, places)])
+            consumer.incremental_assign([self._start(consumer, place) for place in committed(consumer, places)])
         except KafkaException as failure:  # an exception must not leave a callback: the driver would mangle it
             self.end = ConnectionLost(f"group {self._name}: {failure.args[0]}")
         else:
-            self._notify("rebalance", f"got {_listed(places)}")
+            self._notify("rebalance", f"got {listed(places)}")
 
-    def _read(self, consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
-        found = consumer.committed(places, timeout=PATIENCE)
-        for place in found:
-            if place.error is not None:
-                raise KafkaException(place.error)
-        return found
-
-    def _start(self, consumer: Consumer, committed: TopicPartition) -> TopicPartition:
-        low = self._add(self._restored(consumer, committed)).tracker.following
-        return TopicPartition(committed.topic, committed.partition, low if low >= 0 else OFFSET_BEGINNING)
-
-    def _restored(self, consumer: Consumer, committed: TopicPartition) -> Partition:
-        """A partition as its last owner left it; where that was us, with what we could not commit any more."""
-        tier, number = self._tiers[committed.topic], committed.partition
-        log_id = self._log_id(tier.name)
-        said = None if committed.offset < 0 else decode(committed.offset, committed.metadata)
-        progress = in_log(said, log_id)
-        if progress is not said:
-            log.warning("%s[%s] was deleted and made anew: it is read from its beginning", tier.name, number)
-        mine = self._remembered.pop((committed.topic, number), None)
-        if mine is not None:
-            progress = mine if progress is None else merged(replace(progress, reserved=0), mine)
-        elif progress is not None and progress.reserved > progress.low:  # an end out of order
-            _, end = consumer.get_watermark_offsets(committed, timeout=PATIENCE)
-            progress = replace(progress, reserved=min(progress.reserved, end))
-        part = Partition(tier, number, progress, log_id)
+    def _start(self, consumer: Consumer, place: TopicPartition) -> TopicPartition:
+        """Take up a partition where its last owner left it, or we did, with what we could not commit any more."""
+        mine = self._remembered.pop((place.topic, place.partition), None)
+        log_id = self._log_id(place.topic)
+        progress = restored(consumer, place, mine, log_id)
+        part = self._add(Partition(self._tiers[place.topic], place.partition, progress, log_id))
         if progress is not None and progress.out:
             self._changed.add(part)
-        return part
+        low = part.tracker.following
+        return TopicPartition(place.topic, place.partition, low if low >= 0 else OFFSET_BEGINNING)
 
     def _revoked(self, _consumer: Consumer, places: list[TopicPartition]) -> None:
         parts = self._of(places)
         if parts:
             self._commit(parts, leaving=True)
-            self._notify("rebalance", f"gave {_listed(places)}")
+            self._notify("rebalance", f"gave {listed(places)}")
             self._drop(parts)
 
     def _lost(self, _consumer: Consumer, places: list[TopicPartition]) -> None:
@@ -361,7 +341,7 @@ class Member:
             known = {(part.tier.name, part.number): part.tracker.progress() for part in parts}
             self._remembered |= {place: progress for place, progress in known.items() if progress.low >= 0}
             self._drop(parts)
-            self._notify("rebalance", f"lost {_listed(places)}")
+            self._notify("rebalance", f"lost {listed(places)}")
 
     def _of(self, places: Iterable[TopicPartition]) -> list[Partition]:
         found = (self._partitions.get((place.topic, place.partition)) for place in places)
@@ -399,22 +379,3 @@ class Member:
         consumer = self._consumer
         del self._consumer
         return closing(consumer)
-
-
-def closing(consumer: Consumer) -> Thread:
-    """A thread that closes a consumer."""
-
-    def close() -> None:
-        try:
-            consumer.close()
-        except (KafkaException, RuntimeError) as failure:
-            log.debug("closing a consumer: %s", failure)
-
-    thread = Thread(target=close, name="mqkit-kafka-close", daemon=True)
-    thread.start()
-    return thread
-
-
-def _listed(places: Sequence[TopicPartition]) -> str:
-    names = sorted(f"{place.topic}[{place.partition}]" for place in places)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -86,6 +86,11 @@ class Tracker:
         """How many records are not finished."""
         return len(self._open)
 
+    @property
+    def low(self) -> int:
+        """All below is finished; -1 if that is not known."""
+        return next(iter(self._open), self.position)
+
     def take(self, offset: int) -> bool:
         """A record came from the log. False: it was finished before, leave it."""
         self.following = offset + 1

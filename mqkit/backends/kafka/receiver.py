@@ -10,13 +10,14 @@ from threading import Event
 from time import monotonic, time
 from typing import Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 
 from mqkit.backend import Notes, Notify, Settlement, Settlements
 from mqkit.backends.kafka.faults import Trouble, as_ours
 from mqkit.backends.kafka.logs import Logs
 from mqkit.backends.kafka.member import SLICE, Member
 from mqkit.backends.kafka.partitions import Lease, Partition
+from mqkit.backends.kafka.trimming import Trimming
 from mqkit.errors import ClosedError, LeaseLost, MqkitError
 from mqkit.message import Delivery, WireMessage
 
@@ -34,9 +35,19 @@ class KafkaReceiver:
     """`BlockingReceiver` of what `members` have. What is due in the first of them goes first."""
 
     def __init__(
-        self, topic: str, group: str, members: Sequence[Member], *, trouble: Trouble, notify: Notify, logs: Logs
+        self,
+        topic: str,
+        group: str,
+        members: Sequence[Member],
+        *,
+        trouble: Trouble,
+        notify: Notify,
+        logs: Logs,
+        trimming: Trimming,
     ) -> None:
         self._logs = logs
+        self._looked = 0
+        self._trimming = trimming
         self._topic = topic
         self._group = group
         self._members = members
@@ -63,6 +74,9 @@ class KafkaReceiver:
                         self._end = self._end or member.end
                     if (gone := self._logs.gone()) is not None:
                         self._end = self._end or self._trouble.gone_with(gone)
+                    elif self._looked != self._logs.looked:
+                        self._looked = self._logs.looked
+                        self._trimming.remove(self._finished())
                     if self._trouble.down or self._trouble.gone:
                         self._probe()
                     if found:
@@ -202,8 +216,16 @@ class KafkaReceiver:
         self._closed = True
         self._again.clear()
         deadline = monotonic() + CLOSING
-        for thread in [member.closing() for member in self._members]:
+        finished = self._trimming.wanted(self._finished())
+        threads = [member.closing() for member in self._members]
+        if finished and self._logs.same(CLOSING):
+            self._trimming.remove(finished)
+            self._trimming.finish(max(0.0, deadline - monotonic()))
+        for thread in threads:
             thread.join(max(0.0, deadline - monotonic()))
+
+    def _finished(self) -> list[TopicPartition]:
+        return [place for member in self._members for place in member.finished()]
 
 
 def check_again(again: Sequence[Lease]) -> None:

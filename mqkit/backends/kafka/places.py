@@ -1,0 +1,72 @@
+"""What a consumer asks the broker: whether its topics are there, where partitions were left; and how it closes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from threading import Thread
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from mqkit.backends.kafka.faults import log
+from mqkit.backends.kafka.offsets import Progress, decode, in_log, merged
+
+PATIENCE: Final = 10.0
+"""Seconds for one answer of the broker."""
+
+
+def missing(consumer: Consumer, names: set[str], timeout: float) -> set[str] | None:
+    """Which of these topics are not there; None if no broker answers in time."""
+    try:
+        known: set[str] = consumer.list_topics(timeout=timeout).topics.keys()
+    except KafkaException:
+        return None
+    return names - known
+
+
+def committed(consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
+    """What was committed of them. Raises KafkaException."""
+    found = consumer.committed(places, timeout=PATIENCE)
+    for place in found:
+        if place.error is not None:
+            raise KafkaException(place.error)
+    return found
+
+
+def restored(consumer: Consumer, place: TopicPartition, mine: Progress | None, log_id: str) -> Progress | None:
+    """How far a partition is: as its last owner committed, and as we remember it if that was us. Raises KafkaException.
+
+    Args:
+        place: as `committed` found it.
+        mine: what we could not commit any more.
+        log_id: of the topic's log by now; a position in another one says nothing.
+    """
+    said = None if place.offset < 0 else decode(place.offset, place.metadata)
+    progress = in_log(said, log_id)
+    if progress is not said:
+        log.warning("%s[%s] was deleted and made anew: it is read from its beginning", place.topic, place.partition)
+    if mine is not None:
+        return mine if progress is None else merged(replace(progress, reserved=0), mine)
+    if progress is not None and progress.reserved > progress.low:  # an end out of order
+        _, end = consumer.get_watermark_offsets(place, timeout=PATIENCE)
+        progress = replace(progress, reserved=min(progress.reserved, end))
+    return progress
+
+
+def closing(consumer: Consumer) -> Thread:
+    """A thread that closes a consumer."""
+
+    def close() -> None:
+        try:
+            consumer.close()
+        except (KafkaException, RuntimeError) as failure:
+            log.debug("closing a consumer: %s", failure)
+
+    thread = Thread(target=close, name="mqkit-kafka-close", daemon=True)
+    thread.start()
+    return thread
+
+
+def listed(places: Sequence[TopicPartition]) -> str:
+    """Their names, for people."""
+    names = sorted(f"{place.topic}[{place.partition}]" for place in places)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,88 @@
+"""What Kafka keeps of retries and dead letters, and what comes of it when it forgets the offsets of their group.
+
+It forgets them by default a week after the group's last member has left; that is, it removes the group, as is done here.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it does
+
+from mqkit.backend import Counts
+from tests.brokers import Broker
+from tests.kafka_session import PATIENCE, Session, bodies, done, nothing, take, wait_until
+
+EARLIEST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the driver's
+
+
+@pytest.fixture
+def session(kafka_broker: Broker) -> Iterator[Session]:
+    session = Session(kafka_broker.url.rstrip("/"))
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def admin(session: Session) -> AdminClient:
+    return AdminClient({"bootstrap.servers": session.url.removeprefix("kafka://")})
+
+
+def numbers(*span: int) -> list[bytes]:
+    return [b"%d" % number for number in range(*span)]
+
+
+def start_of(admin: AdminClient, name: str) -> int:
+    """The first offset that there is."""
+    place = TopicPartition(name, 0)
+    asked: Any = admin.list_offsets({place: EARLIEST})
+    return int(asked[place].result(PATIENCE).offset)
+
+
+def forget(admin: AdminClient, group: str) -> None:
+    """As the broker does when nobody was a member for long enough."""
+
+    def forgotten() -> bool:
+        (failure,) = [future.exception(PATIENCE) for future in admin.delete_consumer_groups([group]).values()]
+        return failure is None or failure.args[0].name() == "GROUP_ID_NOT_FOUND"
+
+    wait_until(forgotten, f"group {group} is gone")
+
+
+def test_retries_that_are_finished_are_removed_while_the_group_works(session: Session, admin: AdminClient) -> None:
+    receiver = session.receiver()
+    session.publish(*numbers(30), group="g")
+    found = take(receiver, 30)
+    receiver.settle(done(*found[:10], *found[11:]))
+    name = f"{session.topic}.g.retry.0ms"
+    wait_until(lambda: not receiver.receive(1, 0.1) and start_of(admin, name) == 10, "all before the one that is open")
+    receiver.settle(done(found[10]))
+    wait_until(lambda: not receiver.receive(1, 0.1) and start_of(admin, name) == 30, "all")
+    assert session.counts() == Counts(0, 0, 0, 0, 0)
+
+
+def test_retries_that_are_finished_do_not_come_back_when_kafka_forgets_the_group(
+    session: Session, admin: AdminClient
+) -> None:
+    receiver = session.receiver()
+    session.publish(*numbers(20), group="g")
+    session.publish(b"waits", group="g", delay=600)
+    receiver.settle(done(*take(receiver, 20)))
+    receiver.close()
+    forget(admin, f"{session.topic}.g.retry")
+    assert session.counts() == Counts(0, 0, 1, 0, 0)
+    nothing(session.receiver(), 2)
+
+
+def test_dead_letters_that_are_settled_do_not_come_back_when_kafka_forgets_the_group(
+    session: Session, admin: AdminClient
+) -> None:
+    session.publish(*numbers(20), group="g", dead=True)
+    receiver = session.receiver(source="dead")
+    receiver.settle(done(*take(receiver, 20)[:15]))
+    receiver.close()
+    assert start_of(admin, f"{session.topic}.g.dlq") == 15
+    forget(admin, f"{session.topic}.g.dlq")
+    assert session.counts().dead == 5
+    assert bodies(take(session.receiver(source="dead"), 5)) == numbers(15, 20)
