@@ -117,11 +117,14 @@ class Sender(Protocol):
         """Return when every message of the batch is safe at the broker (see the contract, A1), never before.
 
         Ends within about `timeout` seconds, one way or the other. Several calls may be in flight at once; messages of
-        one key reach the broker in the order of the calls and of the batch.
+        one key reach the broker in the order of the calls and of the batch: where one is refused for now (the
+        rejection is `retryable`), none behind it with the same key and destination may become safe in this call or in
+        one that is in flight; it is rejected, too.
 
         Raises:
             PublishError: not all are safe: names which are rejected and which are unknown, by position. Rejections
-                hold the reason: Unroutable, MessageTooLarge, BackendError.
+                hold the reason: Unroutable, MessageTooLarge, BackendError. The session goes on: what is unknown
+                because its time was over may still become safe.
             ConnectionLost: nothing of the batch was sent at all, or all of it is unknown.
             ClosedError: after close().
         """

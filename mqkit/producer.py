@@ -2,7 +2,8 @@
 
 What is published while a batch is on its way goes together into the next: one message alone is sent at once, a
 thousand go as one batch, and no timer adds latency. A lost connection leaves outcomes unknown; those messages are sent
-again under the same ids, in their order, until each one's time is over.
+again under the same ids, in their order, until each one's time is over. A time-out ends one message alone: those that
+share its batch, and its session, go on. What waits, and for what, is the outbox's (outbox.py).
 """
 
 import logging
@@ -14,15 +15,11 @@ from typing import Final
 from mqkit.backend import Backend, Sender
 from mqkit.errors import ClosedError, ConnectionLost, MqkitError, PublishError
 from mqkit.message import Outgoing
-from mqkit.ports import Job, Ports, Promise, Signal
+from mqkit.outbox import Mail, Outbox, Parcel, destination, no_room, told
+from mqkit.ports import Job, Ports, Signal
 
 log = logging.getLogger("mqkit")
 
-LARGEST_BATCH = 1_000
-LARGEST_BATCH_BYTES = 4 * 1024 * 1024
-ROOM = 10_000
-"""Messages that may wait to be sent; whoever publishes more waits for room."""
-ROOM_BYTES = 64 * 1024 * 1024
 VARIANT: Final = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 """What stands for each random digit where a UUID says that it is one."""
 PULSE = 0.25
@@ -33,36 +30,6 @@ def new_id() -> str:
     """An id that nobody else has: a UUID of version 4 (RFC 9562), in less than half the time of `uuid.uuid4`."""
     bits = urandom(16).hex()
     return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{VARIANT[bits[16]]}{bits[17:20]}-{bits[20:]}"
-
-
-class Parcel:
-    """One outgoing message, its deadline, and who waits for it."""
-
-    __slots__ = ("deadline", "error", "mail", "outgoing")
-
-    def __init__(self, outgoing: Outgoing, deadline: float, mail: "Mail") -> None:
-        self.outgoing = outgoing
-        self.deadline = deadline
-        self.mail: Mail | None = mail
-        """None once it is decided."""
-        self.error: MqkitError | None = None
-        """Why it is not safe so far."""
-
-
-class Mail:
-    """All that one call sends; its promise is kept when the last of it is decided."""
-
-    __slots__ = ("left", "promise")
-
-    def __init__(self, count: int, promise: Promise) -> None:
-        self.left = count
-        self.promise = promise
-
-    def decided(self) -> None:
-        """One more of it is."""
-        self.left -= 1
-        if not self.left:
-            self.promise.resolve(None)
 
 
 class Producer:
@@ -80,15 +47,17 @@ class Producer:
         self._backend = backend
         self._ports = ports
         self._on_change = on_change
-        self._queue: deque[Parcel] = deque()
-        self._bytes = 0
+        self._outbox = Outbox()
         self._flight: list[Parcel] = []
-        """The batch on its way; what of it is decided leaves it."""
+        """The batch on its way."""
+        self._patience = 0.0
+        """When the sender gives up on it."""
         self._todo = ports.signal()
         self._stir = ports.signal()
         """Something waits: the watch begins."""
         self._watching = False
-        self._room: deque[Signal] = deque()
+        self._room: dict[bool, deque[Signal]] = {False: deque(), True: deque()}
+        """Who waits for room: for all destinations, and for those that refuse."""
         self._sender: Sender | None = None
         self._job: Job | None = None
         self._watcher: Job | None = None
@@ -116,17 +85,18 @@ class Producer:
         deadline = self._ports.monotonic() + timeout
         mail = Mail(len(batch), self._ports.promise())
         parcels = [Parcel(outgoing, deadline, mail) for outgoing in batch]
-        for parcel in parcels:
-            if self._full and not await self._room_by(deadline):
-                self._decide(parcel, ConnectionLost("too much waits to be sent, and the broker takes nothing"))
-                continue
-            if self._job is None or self._closing:
-                raise ClosedError("the app is not connected: publish inside `async with app:` or while it runs")
-            self._queue.append(parcel)
-            self._bytes += len(parcel.outgoing.message.body)
-            self._todo.set()
-            if not self._watching:
-                self._stir.set()
+        if self._is_open and self._outbox.add_all(parcels):
+            self._begin()
+        else:
+            for parcel in parcels:
+                refusal = None if self._has_room(parcel.outgoing) else await self._room_by(parcel.outgoing, deadline)
+                if refusal is not None:
+                    parcel.decide(refusal)
+                    continue
+                if not self._is_open:
+                    raise ClosedError("the app is not connected: publish inside `async with app:` or while it runs")
+                self._outbox.add(parcel)
+                self._begin()
         try:
             await mail.promise.result()
         except BaseException:  # cancelled: what is not on its way need not go
@@ -139,9 +109,9 @@ class Producer:
         """Send what is still waiting, at most for `timeout` seconds, and let go. Ends every send."""
         self._closing = True
         self._end_by = self._ports.monotonic() + timeout
-        for parcel in (*self._flight, *self._queue):
+        for parcel in (*self._flight, *self._outbox):
             parcel.deadline = min(parcel.deadline, self._end_by)
-        for waiter in self._room:
+        for waiter in (*self._room[False], *self._room[True]):
             waiter.set()
         self._todo.set()
         self._stir.set()
@@ -149,164 +119,161 @@ class Producer:
             if job is not None:
                 await job.join()
         self._job = self._watcher = None
-        for parcel in (*self._flight, *self._queue):
-            self._decide(parcel, parcel.error or ConnectionLost("the app was closed before this was confirmed"))
+        for parcel in (*self._flight, *self._outbox):
+            parcel.decide(parcel.error or ConnectionLost("the app was closed before this was confirmed"))
         await self._hang_up()
 
     @property
-    def _full(self) -> bool:
-        return not self._closing and (len(self._queue) >= ROOM or self._bytes >= ROOM_BYTES)
+    def _is_open(self) -> bool:
+        return self._job is not None and not self._closing
 
-    async def _room_by(self, deadline: float) -> bool:
-        """Wait for room, at most until `deadline`; whether there is some."""
+    def _begin(self) -> None:
+        """Something waits to be sent."""
+        self._todo.set()
+        if not self._watching:
+            self._stir.set()
+
+    def _has_room(self, outgoing: Outgoing) -> bool:
+        return self._closing or self._outbox.room(refusing=self._outbox.refuses(outgoing)) > 0
+
+    async def _room_by(self, outgoing: Outgoing, deadline: float) -> MqkitError | None:
+        """Wait for room for `outgoing`, at most until `deadline`; why there is none."""
         waiter = self._ports.signal()
-        while self._full:
+        while not self._has_room(outgoing):
+            refusing = self._outbox.refuses(outgoing)
             left = deadline - self._ports.monotonic()
             if left <= 0:
-                return False
-            self._room.append(waiter)
+                return no_room(refusing=refusing)
+            waiters = self._room[refusing]
+            waiters.append(waiter)
             try:
                 await waiter.wait(left)
             finally:
-                if waiter in self._room:  # not woken: too late, or cancelled
-                    self._room.remove(waiter)
-        return True
+                if waiter in waiters:  # not woken: too late, or cancelled
+                    waiters.remove(waiter)
+        return None
 
     def _make_room(self) -> None:
-        if not self._full:
-            for _ in range(min(ROOM - len(self._queue), len(self._room))):
-                self._room.popleft().set()
+        for refusing, waiters in self._room.items():
+            if waiters:
+                for _ in range(min(self._outbox.room(refusing=refusing), len(waiters))):
+                    waiters.popleft().set()
 
     async def _run(self) -> None:
         failures = 0
-        while self._queue or not self._closing:
+        while self._outbox or not self._closing:
+            now = self._ports.monotonic()
             if failures or self._closing:
-                self._expire()
-            if not self._queue:
-                if not self._closing:
-                    await self._todo.wait()
-                continue
-            batch = self._flight = self._take()
+                self._expire(now)
+            batch = self._flight = self._outbox.take(now)
+            self._make_room()
             if not batch:
+                if self._outbox or not self._closing:
+                    await self._todo.wait(self._outbox.pause(now))
                 continue
             try:
                 if self._sender is None:
                     self._sender = await self._backend.open_sender()
-                error = await self._send(self._sender, batch)
-            except Exception as lost:
-                error = lost if isinstance(lost, MqkitError) else ConnectionLost(f"{type(lost).__name__}: {lost}")
-                if error is not lost:  # nobody can say what is at the broker
+                lost = await self._send(self._sender, batch)
+            except Exception as error:
+                lost = error if isinstance(error, MqkitError) else ConnectionLost(f"{type(error).__name__}: {error}")
+                if lost is not error:  # nobody can say what is at the broker
                     log.exception("the sender met an error in mqkit itself")
+                for parcel in batch:
+                    if parcel.mail is not None:
+                        parcel.failed(lost)
+            failures = failures + 1 if lost else 0
+            self._changed(lost)
+            if lost:
                 await self._hang_up()
-                self._changed(error)
-            else:
-                self._changed(None)
-            failures = failures + 1 if error else 0
-            if error:
-                self._put_back(batch, error)
+                self._outbox.lost([parcel for parcel in batch if parcel.mail is not None])
+                self._flight = []
                 await self._back_off(failures)
 
     async def _watch(self, job: Job) -> None:
         """End what waits too long while the loop is held up by a batch or a session that hangs."""
-        while self._queue or self._flight or not self._closing:
-            self._watching = bool(self._queue or self._flight)
+        while self._outbox or self._flight or not self._closing:
+            self._watching = bool(self._outbox or self._flight)
             await self._stir.wait(PULSE if self._watching else None)
-            self._expire()
             now = self._ports.monotonic()
+            self._expire(now)
             for parcel in self._flight:
-                if parcel.deadline + PULSE <= now:
-                    self._decide(parcel, ConnectionLost("not confirmed by the broker within the time-out"))
+                # when all of the batch is over, the sender knows why
+                if parcel.deadline <= now and (parcel.deadline < self._patience or parcel.deadline + PULSE <= now):
+                    parcel.decide(ConnectionLost("not confirmed by the broker within the time-out"))
             if self._end_by is not None and self._end_by + PULSE <= now:
                 job.cancel()
                 return
 
     async def _send(self, sender: Sender, batch: list[Parcel]) -> MqkitError | None:
-        """Send `batch`, and leave in it what has to be sent again; why it has to.
+        """Send `batch`, as long as one of it is waited for; what is refused for now goes back to the outbox.
 
-        Raises:
-            BackendError: the session is over.
+        Returns:
+            Why the session is over, if it is: then what is not decided of `batch` has to be sent again.
         """
-        timeout = max(0.1, min(parcel.deadline for parcel in batch) - self._ports.monotonic())
+        self._patience = max(parcel.deadline for parcel in batch)
+        timeout = max(0.1, self._patience - self._ports.monotonic())
+        refused: list[Parcel] = []
         try:
             await sender.send([parcel.outgoing for parcel in batch], timeout)
         except PublishError as error:
-            again = []
-            for i, parcel in enumerate(batch):
-                reason = error.rejected.get(i) or error.unknown.get(i)
-                if reason is None or not (i in error.unknown or getattr(reason, "retryable", False)):
-                    self._decide(parcel, reason)
-                    continue
-                if i in error.unknown and not isinstance(reason, ConnectionLost):
-                    reason = ConnectionLost(str(reason))
-                self._failed(parcel, reason)
-                again.append(parcel)
-            batch[:] = again
-            if error.unknown:
-                raise ConnectionLost(str(error)) from error
-            return again[0].error if again else None
-        for parcel in batch:
-            self._decide(parcel, None)
-        batch.clear()
+            refused, unknown = self._sorted(batch, error)
+            if unknown or len(error.unknown) == len(batch):
+                return ConnectionLost(str(error))
+        else:
+            for parcel in batch:
+                parcel.decide(None)
+        self._flight = []
+        refusing, open_again = self._outbox.sent(batch, refused, self._ports.monotonic(), self._ports.draw())
+        for place in refusing:
+            reason = next(parcel.error for parcel in refused if destination(parcel.outgoing) == place)
+            log.warning("publishing to %s waits: %s", told(place), reason)
+        for place in open_again:
+            log.warning("publishing to %s goes on", told(place))
         return None
 
-    def _take(self) -> list[Parcel]:
-        batch: list[Parcel] = []
-        size = 0
-        while self._queue and len(batch) < LARGEST_BATCH and size < LARGEST_BATCH_BYTES:
-            parcel = self._queue.popleft()
-            size += len(parcel.outgoing.message.body)
-            if parcel.mail is not None:
-                batch.append(parcel)
-        self._bytes -= size
-        self._make_room()
-        return batch
-
-    def _put_back(self, batch: list[Parcel], error: MqkitError) -> None:
-        for parcel in reversed(batch):
-            if parcel.mail is not None:
-                self._failed(parcel, error)
-                self._queue.appendleft(parcel)
-                self._bytes += len(parcel.outgoing.message.body)
-        self._flight = []
-
     @staticmethod
-    def _failed(parcel: Parcel, error: MqkitError) -> None:
-        """`parcel` is to be sent again; what was unknown once stays so."""
-        if not isinstance(parcel.error, ConnectionLost):
-            parcel.error = error
+    def _sorted(batch: Sequence[Parcel], error: PublishError) -> tuple[list[Parcel], list[Parcel]]:
+        """Decide what is safe, or has failed for good; what was refused for now, and what is unknown.
 
-    def _expire(self) -> None:
-        """Give up on what waited too long. Only what failed before can be this old."""
-        now = self._ports.monotonic()
-        kept: deque[Parcel] = deque()
-        while self._queue:
-            parcel = self._queue.popleft()
-            if parcel.deadline > now:
-                kept.append(parcel)
-            else:
-                self._bytes -= len(parcel.outgoing.message.body)
-                self._decide(parcel, parcel.error or ConnectionLost("not sent to the broker within the time-out"))
-        self._queue = kept
-        self._make_room()
+        Whom nobody waits for any more is in neither: its answer, if there ever is one, changes nothing.
+        """
+        refused: list[Parcel] = []
+        unknown: list[Parcel] = []
+        for i, parcel in enumerate(batch):
+            if (reason := error.unknown.get(i)) is not None:
+                if parcel.mail is not None:
+                    parcel.failed(reason if isinstance(reason, ConnectionLost) else ConnectionLost(str(reason)))
+                    unknown.append(parcel)
+                continue
+            reason = error.rejected.get(i)
+            if reason is None or not getattr(reason, "retryable", False):
+                parcel.decide(reason)
+            elif parcel.mail is not None:
+                parcel.failed(reason)
+                refused.append(parcel)
+        return refused, unknown
+
+    def _expire(self, now: float) -> None:
+        """Give up on what waited too long."""
+        late = self._outbox.expire(now)
+        for parcel in late:
+            parcel.decide(parcel.error or ConnectionLost("not sent to the broker within the time-out"))
+        if late:
+            self._make_room()
+            self._todo.set()
 
     async def _back_off(self, failures: int) -> None:
-        """Wait before the next try, at most until the first deadline; nothing before the first repetition."""
+        """Wait before the next session, at most until the first deadline; nothing before the first repetition."""
         if failures == 1:
             return
         wait = min(5.0, 0.05 * 2.0 ** min(failures, 10)) * (0.5 + self._ports.draw() / 2)
         until = self._ports.monotonic() + wait
-        while (left := until - self._ports.monotonic()) > 0 and (self._queue or not self._closing):
-            self._expire()
-            if self._queue:
-                left = min(left, min(p.deadline for p in self._queue) - self._ports.monotonic())
+        while (left := until - self._ports.monotonic()) > 0 and (self._outbox or not self._closing):
+            self._expire(self._ports.monotonic())
+            if self._outbox:
+                left = min(left, min(parcel.deadline for parcel in self._outbox) - self._ports.monotonic())
             await self._todo.wait(max(left, 0.001))
-
-    @staticmethod
-    def _decide(parcel: Parcel, error: MqkitError | None) -> None:
-        mail, parcel.mail = parcel.mail, None
-        if mail is not None:
-            parcel.error = error
-            mail.decided()
 
     def _changed(self, error: MqkitError | None) -> None:
         down = error is not None

@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "wrapping",
         "hookspecs ports daemons monitor signature",
         "announcements forks",
-        "event_loop threads plugins handler",
+        "event_loop threads plugins handler outbox",
         "session_thread",
         "bridge settings in_flight producer",
         "workers registration app_options dead copies declarations",

@@ -146,13 +146,26 @@ class FaultySender:
     async def send(self, batch: Sequence[Outgoing], timeout: float) -> None:
         """As Sender.send."""
         self._faults.sending(batch)
-        refusals = {i: error for i, outgoing in enumerate(batch) if (error := self._faults.refusing(outgoing))}
+        refusals = self._refusals(batch)
         taken = tuple(outgoing for i, outgoing in enumerate(batch) if i not in refusals)
         if taken:
             await self._behind.send(taken, timeout)
             self._faults.passed.append(Passed("sent", sent=taken))
         if refusals:
             raise PublishError(refusals)
+
+    def _refusals(self, batch: Sequence[Outgoing]) -> dict[int, MqkitError]:
+        """By position; what is refused for now keeps back those behind it that have its key and destination."""
+        refusals: dict[int, MqkitError] = {}
+        held: set[tuple[object, ...]] = set()
+        for i, outgoing in enumerate(batch):
+            row = (outgoing.topic, outgoing.group, outgoing.dead, outgoing.delay, outgoing.message.key)
+            error = refusal(retryable=True) if row in held else self._faults.refusing(outgoing)
+            if error is not None:
+                refusals[i] = error
+                if outgoing.message.key is not None and getattr(error, "retryable", False):
+                    held.add(row)
+        return refusals
 
     async def close(self) -> None:
         """As Sender.close."""

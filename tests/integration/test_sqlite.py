@@ -731,6 +731,19 @@ def test_whoever_lost_his_lease_goes_on_with_a_new_one(path: Path, backend: SQLi
     assert backend.inspect("t", "g") == Counts(0, 0, 0, 0)
 
 
+def test_what_is_published_is_on_the_disk_when_it_returns(backend: SQLiteBackend) -> None:
+    sender = backend.open_sender()
+    database, seen = sender._database, []
+    database.connection.set_trace_callback(
+        lambda sql: seen.append(database.number("synchronous")) if sql == "COMMIT" else None
+    )
+    sender.send([Outgoing(WireMessage(b"x"), "t")], 5)
+    database.connection.set_trace_callback(None)
+    assert seen == [2], "FULL"
+    assert database.pragma("journal_mode") == "wal"
+    sender.close()
+
+
 def test_a_note_is_on_the_disk_when_it_returns(backend: SQLiteBackend, receive_from: Open) -> None:
     receiver = receive_from()
     assert isinstance(receiver, SQLiteReceiver)

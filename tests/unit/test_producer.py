@@ -7,7 +7,7 @@ from uuid import RFC_4122, UUID
 
 import pytest
 
-from mqkit import producer as producer_module
+from mqkit import outbox as outbox_module
 from mqkit.errors import (
     AuthenticationFailed,
     BackendError,
@@ -23,9 +23,9 @@ from tests.unit.scripted import Script, Scripted, accept
 from tests.unit.virtual_time import VirtualPorts, run, until
 
 
-def letter(name: str, key: str | None = None, size: int = 0) -> Outgoing:
+def letter(name: str, key: str | None = None, size: int = 0, topic: str = "orders") -> Outgoing:
     return Outgoing(
-        WireMessage(b"x" * size, {"ce_id": name}, key=key.encode() if key else None), "orders", labels={"id": name}
+        WireMessage(b"x" * size, {"ce_id": name}, key=key.encode() if key else None), topic, labels={"id": name}
     )
 
 
@@ -43,6 +43,18 @@ def failing(error: Exception) -> Script:
 def hanging(gate: asyncio.Event) -> Script:
     async def script(batch: Sequence[Outgoing], timeout: float) -> None:
         await gate.wait()
+
+    return script
+
+
+def refusing(topic: str, open_again: Callable[[], bool] = lambda: False) -> Script:
+    """A queue of `topic` is full, until `open_again`; all else is taken."""
+
+    async def script(batch: Sequence[Outgoing], timeout: float) -> None:
+        full = BackendError("queue full", retryable=True)
+        rejected = {i: full for i, outgoing in enumerate(batch) if outgoing.topic == topic and not open_again()}
+        if rejected:
+            raise PublishError(rejected)
 
     return script
 
@@ -97,10 +109,10 @@ def test_what_is_published_while_a_batch_is_on_its_way_goes_together_into_the_ne
 
 def test_a_batch_has_a_largest_number_and_a_largest_size() -> None:
     async def work(backend: Scripted, producer: Producer) -> None:
-        await producer.send([letter(str(i)) for i in range(producer_module.LARGEST_BATCH + 1)], 30)
-        await producer.send([letter(str(i), size=producer_module.LARGEST_BATCH_BYTES - 1) for i in range(3)], 30)
+        await producer.send([letter(str(i)) for i in range(outbox_module.LARGEST_BATCH + 1)], 30)
+        await producer.send([letter(str(i), size=outbox_module.LARGEST_BATCH_BYTES - 1) for i in range(3)], 30)
 
-    assert [len(batch) for batch in produce(work).sends] == [producer_module.LARGEST_BATCH, 1, 2, 1]
+    assert [len(batch) for batch in produce(work).sends] == [outbox_module.LARGEST_BATCH, 1, 2, 1]
 
 
 def test_send_returns_only_after_the_broker_confirmed() -> None:
@@ -231,6 +243,143 @@ def test_a_patient_batch_on_its_way_does_not_keep_an_impatient_one_waiting() -> 
     assert [names(batch) for batch in produce(work).sends] == [["a"]]
 
 
+def test_a_time_out_ends_one_message_and_those_beside_it_are_sent_once() -> None:
+    async def work(backend: Scripted, producer: Producer) -> None:
+        async def late(batch: Sequence[Outgoing], timeout: float) -> None:
+            assert timeout > 20
+            await asyncio.sleep(5)
+
+        gate = asyncio.Event()
+        backend.scripts += [hanging(gate), late]
+        first = asyncio.create_task(producer.send([letter("first")], 30))
+        await until(lambda: backend.sends)
+        patient = asyncio.create_task(producer.send([letter("patient")], 30))
+        hasty = asyncio.create_task(producer.send([letter("hasty")], 1))
+        await asyncio.sleep(0)
+        gate.set()
+        errors = await hasty
+        assert published(errors).unknown.keys() == {0}
+        assert asyncio.get_running_loop().time() <= 1.6
+        assert await first == await patient == {}
+
+    backend = produce(work)
+    assert [names(batch) for batch in backend.sends] == [["first"], ["patient", "hasty"]]
+    assert len(backend.senders) == 1
+
+
+def test_the_answer_that_nobody_waits_for_any_more_ends_no_session() -> None:
+    async def work(backend: Scripted, producer: Producer) -> None:
+        async def half(batch: Sequence[Outgoing], timeout: float) -> None:
+            await asyncio.sleep(5)
+            raise PublishError(unknown={0: BackendError("not confirmed", retryable=True)})
+
+        gate = asyncio.Event()
+        backend.scripts += [hanging(gate), half]
+        first = asyncio.create_task(producer.send([letter("first")], 30))
+        await until(lambda: backend.sends)
+        hasty = asyncio.create_task(producer.send([letter("hasty")], 1))
+        patient = asyncio.create_task(producer.send([letter("patient")], 30))
+        await asyncio.sleep(0)
+        gate.set()
+        assert published(await hasty).unknown.keys() == {0}
+        assert await first == await patient == {}
+        assert await producer.send([letter("next")], 30) == {}
+
+    changes: list[MqkitError | None] = []
+    backend = produce(work, changes)
+    assert len(backend.senders) == 1
+    assert not changes
+
+
+def test_what_was_not_sent_beside_an_unknown_outcome_is_no_unknown_outcome_itself() -> None:
+    async def work(backend: Scripted, producer: Producer) -> None:
+        refusal = BackendError("not sent", retryable=True)
+        backend.script = failing(PublishError({1: refusal}, {0: ConnectionLost("cut")}))
+        errors = await producer.send([letter("a"), letter("b")], 2)
+        assert published(errors).unknown.keys() == {0}
+        assert published(errors).rejected == {1: refusal}
+
+    produce(work)
+
+
+def test_nobody_waits_for_a_destination_that_refuses_but_who_publishes_there() -> None:
+    async def work(backend: Scripted, producer: Producer) -> None:
+        backend.script = refusing("full")
+        full = [asyncio.create_task(producer.send([letter(f"full {i}", topic="full")], 20)) for i in range(3)]
+        loop = asyncio.get_running_loop()
+        while loop.time() < 15:
+            await asyncio.sleep(0.1)
+            began = loop.time()
+            assert await producer.send([letter("healthy")], 10) == {}
+            assert loop.time() == began
+        for errors in await asyncio.gather(*full):
+            assert published(errors).rejected.keys() == {0}
+
+    produce(work)
+
+
+def test_a_destination_that_refuses_is_tried_ever_less_often() -> None:
+    times: list[float] = []
+
+    async def full(batch: Sequence[Outgoing], timeout: float) -> None:
+        assert len(batch) <= 5 * (not times) + 1, "one message is enough to try"
+        times.append(asyncio.get_running_loop().time())
+        raise PublishError(dict.fromkeys(range(len(batch)), BackendError("queue full", retryable=True)))
+
+    async def work(backend: Scripted, producer: Producer) -> None:
+        backend.script = full
+        errors = await producer.send([letter(str(i)) for i in range(6)], 30)
+        assert published(errors).rejected.keys() == set(range(6))
+
+    produce(work)
+    waits = [after - before for before, after in pairwise(times)]
+    assert waits[0] < 0.1
+    assert waits[-1] > waits[0] * 10
+    assert max(waits) <= 5
+    assert len(waits) > 5
+
+
+def test_a_destination_that_refused_gets_its_messages_in_order_and_ever_more_at_once() -> None:
+    async def work(backend: Scripted, producer: Producer) -> None:
+        loop = asyncio.get_running_loop()
+        backend.script = refusing("full", lambda: loop.time() > 3)
+        sends = [asyncio.create_task(producer.send([letter(str(i), "k", topic="full")], 30)) for i in range(50)]
+        await asyncio.sleep(1)
+        sends += [asyncio.create_task(producer.send([letter(str(i), "k", topic="full")], 30)) for i in range(50, 100)]
+        assert await asyncio.gather(*sends) == [{}] * 100
+
+    backend = produce(work)
+    assert names(backend.of("sent")) == [str(i) for i in range(100)]
+    assert [len(batch) for batch in backend.sends][-7:] == [1, 2, 4, 8, 16, 32, 37]
+
+
+def test_a_lost_session_keeps_the_order_of_a_destination_that_refused() -> None:
+    async def work(backend: Scripted, producer: Producer) -> None:
+        backend.scripts += [refusing("orders"), failing(ConnectionLost("cut")), failing(ConnectionLost("cut"))]
+        assert await producer.send([letter(str(i), "k") for i in range(5)], 30) == {}
+
+    assert names(produce(work).of("sent")) == list("01234")
+
+
+def test_what_waits_for_a_full_queue_takes_no_room_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "ROOM", 10)
+
+    async def work(backend: Scripted, producer: Producer) -> None:
+        backend.script = refusing("full")
+        loop = asyncio.get_running_loop()
+        full = [asyncio.create_task(producer.send([letter(str(i), topic="full")], 20)) for i in range(100)]
+        await asyncio.sleep(1)
+        for _ in range(20):
+            assert await producer.send([letter("healthy")], 10) == {}
+        assert loop.time() <= 1.1
+        assert len(producer._outbox) <= 20
+        for errors in await asyncio.gather(*full):
+            assert published(errors).rejected.keys() == {0}
+        assert loop.time() <= 21
+
+    produce(work)
+
+
 def test_what_was_unknown_once_stays_unknown_whatever_fails_after_it() -> None:
     async def work(backend: Scripted, producer: Producer) -> None:
         backend.scripts.append(failing(ConnectionLost("cut")))
@@ -285,7 +434,7 @@ def test_the_order_of_each_key_survives_a_lost_connection() -> None:
 
 
 def test_a_full_queue_keeps_memory_bounded_and_every_send_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer_module, "ROOM", 10)
+    monkeypatch.setattr(outbox_module, "ROOM", 10)
 
     async def work(backend: Scripted, producer: Producer) -> None:
         backend.script = deaf
@@ -298,44 +447,44 @@ def test_a_full_queue_keeps_memory_bounded_and_every_send_in_time(monkeypatch: p
 
         tasks = [asyncio.create_task(one(i)) for i in range(100)]
         await asyncio.sleep(1)
-        assert len(producer._queue) <= 10
+        assert len(producer._outbox) <= 10
         assert max(await asyncio.gather(*tasks)) <= 3
 
     produce(work)
 
 
 def test_who_waits_for_room_goes_on_when_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer_module, "ROOM", 10)
-    monkeypatch.setattr(producer_module, "LARGEST_BATCH", 3)
+    monkeypatch.setattr(outbox_module, "ROOM", 10)
+    monkeypatch.setattr(outbox_module, "LARGEST_BATCH", 3)
 
     async def work(backend: Scripted, producer: Producer) -> None:
         gate = asyncio.Event()
         backend.scripts.append(hanging(gate))
         tasks = [asyncio.create_task(producer.send([letter(str(i))], 30)) for i in range(100)]
         await asyncio.sleep(1)
-        assert len(producer._queue) == 10
+        assert len(producer._outbox) == 10
         for gone in tasks[60:70]:
             gone.cancel()
         gate.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert results.count({}) == 90
-        assert not producer._room
+        assert not any(producer._room.values())
 
     produce(work)
 
 
 def test_bytes_fill_the_queue_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer_module, "ROOM_BYTES", 1000)
+    monkeypatch.setattr(outbox_module, "ROOM_BYTES", 1000)
 
     async def work(backend: Scripted, producer: Producer) -> None:
         gate = asyncio.Event()
         backend.scripts.append(hanging(gate))
         tasks = [asyncio.create_task(producer.send([letter(str(i), size=400)], 30)) for i in range(20)]
         await asyncio.sleep(1)
-        assert len(producer._queue) == 3
+        assert len(producer._outbox) == 3
         gate.set()
         assert await asyncio.gather(*tasks) == [{}] * 20
-        assert producer._bytes == 0
+        assert producer._outbox.bytes == 0
 
     produce(work)
 
@@ -355,7 +504,7 @@ def test_close_sends_what_waits() -> None:
 
 @pytest.mark.parametrize("script", [deaf, failing(ConnectionLost("cut"))], ids=["deaf", "away"])
 def test_close_ends_everything_within_its_time(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer_module, "ROOM", 5)
+    monkeypatch.setattr(outbox_module, "ROOM", 5)
 
     async def main() -> None:
         backend = Scripted()

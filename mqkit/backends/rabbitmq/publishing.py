@@ -1,14 +1,16 @@
-"""Sending over one connection: writes all messages of a batch, then waits for what the broker says to each.
+"""Sending over one connection: writes the messages of a batch, then waits for what the broker says to each.
 
 Nothing is written before it is known to be encodable and addressed, and nothing while the broker blocks, so that what
-failed early is rejected, not unknown. Messages reach the broker in the order of the calls.
+failed early is rejected, not unknown. Messages reach the broker in the order of the calls. Of one key and destination
+one message at a time is on its way (`Confirms`), the next follows when it is confirmed.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from mqkit.backends.rabbitmq import frames, refusals, wire
+from mqkit.backends.rabbitmq.batches import Batch, Row, Sending
 from mqkit.backends.rabbitmq.channels import Channel, ChannelClosed, NotFound
 from mqkit.backends.rabbitmq.fields import encode_short
 from mqkit.backends.rabbitmq.link import Link
@@ -30,44 +32,13 @@ AT_ONCE = 1_048_576
 """Bytes that are written without looking whether the broker keeps up."""
 
 
-@dataclass(slots=True)
-class Sending:
-    """One message on its way."""
-
-    batch: "Batch"
-    position: int
-    outgoing: Outgoing
-    place: Place
-    header: bytes
-    returned: MqkitError | None = None
-    doubtful: bool = False
-    settled: bool = False
-
-
-@dataclass(slots=True)
-class Batch:
-    """What became of the messages of one call."""
-
-    done: asyncio.Future[None]
-    left: int = 0
-    rejected: dict[int, MqkitError] = field(default_factory=dict)
-    unknown: dict[int, MqkitError] = field(default_factory=dict)
-
-    def resolve(self, sending: Sending) -> None:
-        """One message less to wait for."""
-        sending.settled = True
-        self.left -= 1
-        if not self.left and not self.done.done():
-            self.done.set_result(None)
-
-    def give_up(self) -> None:
-        """Wait no longer."""
-        if not self.done.done():
-            self.done.set_result(None)
-
-
 class Confirms:
-    """One channel's messages on their way, and what the broker says to them."""
+    """One channel's messages on their way, and what the broker says to them.
+
+    A queue that is full refuses one message and takes the next, if there is room by then, and which queues have a
+    limit is known to nobody: a policy may set one at any time. So a message with a key is written when its predecessor
+    is safe; when that is refused for now, what stands behind it is refused too, and sent again behind it.
+    """
 
     def __init__(self, link: Link, learn_limit: Callable[[int], None]) -> None:
         self.link = link
@@ -75,13 +46,29 @@ class Confirms:
         self.usable = True
         self._learn_limit = learn_limit
         self._pending: dict[int, Sending] = {}
+        self._behind: dict[Row, deque[Sending] | None] = {}
+        """What waits for the one of its row that is on its way; None: nothing does."""
         self._low = 1
         self._next = 1
 
     def send(self, sending: Sending) -> int:
-        """Write one message; how many bytes that takes."""
+        """Write one message, or leave it until it is its turn; how many bytes were written."""
+        key = sending.outgoing.message.key
+        if key is not None:
+            row = sending.row = (sending.place.exchange, sending.place.routing_key, key)
+            if row in self._behind:
+                waiting = self._behind[row]
+                if waiting is None:
+                    waiting = self._behind[row] = deque()
+                waiting.append(sending)
+                return 0
+            self._behind[row] = None
+        return self._write(sending)
+
+    def _write(self, sending: Sending) -> int:
         assert self.channel is not None
         outgoing, to = sending.outgoing, sending.place
+        sending.written = True
         self._pending[self._next] = sending
         self._next += 1
         parts = frames.publish(
@@ -122,6 +109,29 @@ class Confirms:
                 "RabbitMQ refused the message (a queue is full, or cannot store it)", retryable=True
             )
         batch.resolve(sending)
+        row = sending.row
+        if row is not None:
+            self._next_of(row, after_refusal=not accepted and sending.returned is None)
+
+    def _next_of(self, row: Row, *, after_refusal: bool) -> None:
+        """The one on its way was answered: write the next, or refuse them all."""
+        waiting = self._behind.pop(row, None)
+        while waiting:
+            following = waiting.popleft()
+            if following.settled:  # its batch gave up
+                continue
+            error = self._not_now(after_refusal=after_refusal)
+            if error is None:
+                self._behind[row] = waiting or None
+                self._write(following)
+                return
+            following.reject(error)
+
+    def _not_now(self, *, after_refusal: bool) -> MqkitError | None:
+        if after_refusal:
+            return BackendError("not sent: RabbitMQ refused a message of the same key before it", retryable=True)
+        blocked = self.link.stream.blocked
+        return None if blocked is None else BackendError(blocks(blocked), retryable=True)
 
     def returned(self, text: str, exchange: str, routing_key: str, header: bytes) -> None:
         """As Traffic's. The broker does not say which: it is the first that was published like this."""
@@ -161,6 +171,9 @@ class Confirms:
                     f"RabbitMQ closed the channel before it confirmed: {code} {text}", retryable=True
                 )
             sending.batch.resolve(sending)
+        self._refuse_waiting(
+            BackendError("not sent: RabbitMQ closed the channel over a message before it", retryable=True)
+        )
 
     def lost(self, error: ConnectionLost) -> None:
         """As Traffic's."""
@@ -169,6 +182,13 @@ class Confirms:
         for sending in pending:
             sending.batch.unknown[sending.position] = error
             sending.batch.resolve(sending)
+        self._refuse_waiting(error)
+
+    def _refuse_waiting(self, error: MqkitError) -> None:
+        behind, self._behind = self._behind, {}
+        for waiting in behind.values():
+            for sending in waiting or ():
+                sending.reject(error)
 
     def delivered(self, tag: int, where: tuple[str, str], header: bytes, body: bytes, *, redelivered: bool) -> None:
         """As Traffic's: nothing is consumed here."""
@@ -271,7 +291,7 @@ class RabbitSender:
                         break
                     sending = left.pop()
                     if (error := missing.get(sending.place.exchange)) is not None:
-                        self._reject(sending, error)
+                        sending.reject(error)
                         continue
                     written += confirms.send(sending)
                 self._link.stream.flush()
@@ -280,11 +300,7 @@ class RabbitSender:
         finally:
             self._queued -= 1
         for sending in left:
-            self._reject(sending, self._unsent())
-
-    def _reject(self, sending: Sending, error: MqkitError) -> None:
-        sending.batch.rejected[sending.position] = error
-        sending.batch.resolve(sending)
+            sending.reject(self._unsent())
 
     def _unsent(self) -> MqkitError:
         stream = self._link.stream
@@ -293,7 +309,7 @@ class RabbitSender:
         if self._confirms is None or not self._confirms.usable:
             return BackendError("not sent: RabbitMQ closed the channel over a message before it", retryable=True)
         if stream.blocked is not None:
-            return BackendError(f"not sent: RabbitMQ blocks publishers ({stream.blocked})", retryable=True)
+            return BackendError(blocks(stream.blocked), retryable=True)
         return BackendError("not sent in time: RabbitMQ does not keep up", retryable=True)
 
     async def _channel(self) -> Confirms:
@@ -329,7 +345,9 @@ class RabbitSender:
     def _report(self, batch: Sequence[Outgoing], state: Batch, sendings: Sequence[Sending], timeout: float) -> None:
         if state.left:
             for sending in sendings:
-                if not sending.settled:
+                if not sending.written:
+                    sending.reject(self._unsent())
+                elif not sending.settled:
                     state.unknown[sending.position] = self._unconfirmed(timeout)
         if not state.rejected and not state.unknown:
             return
@@ -349,3 +367,8 @@ class RabbitSender:
         if self._confirms is not None and self._confirms.channel is not None:
             self._link.stream.flush()
             await self._link.drop(self._confirms.channel)
+
+
+def blocks(why: str) -> str:
+    """What to say while the broker takes nothing from publishers."""
+    return f"not sent: RabbitMQ blocks publishers ({why})"

@@ -98,3 +98,20 @@ def test_topic_options_become_settings() -> None:
 def test_topic_options_that_no_kafka_takes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         KafkaTopic(**wrong)  # type: ignore[arg-type]  # which is the point
+
+
+@pytest.mark.parametrize("url", ["kafka://a:1", "kafka://a:1?rdkafka.linger.ms=5"])
+def test_a_message_is_safe_when_every_replica_in_sync_has_it_and_it_is_there_once(url: str) -> None:
+    config = producer_config(parse_url(url))
+    assert config["acks"] == "all"
+    assert config["enable.idempotence"] is True
+
+
+@pytest.mark.parametrize("option", ["rdkafka.acks=1", "rdkafka.enable.idempotence=false"])
+def test_no_option_makes_publishing_less_safe(option: str) -> None:
+    try:
+        config = producer_config(parse_url(f"kafka://a:1?{option}"))
+    except ConfigurationError:
+        return
+    assert config["acks"] == "all"
+    assert config["enable.idempotence"] is True
