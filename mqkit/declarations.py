@@ -1,13 +1,30 @@
 """What an app has declared at its broker: all of its topology when it opens, and what it publishes to first later."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from mqkit.backend import Backend
-from mqkit.errors import ConnectionLost, TopologyError
-from mqkit.ports import Ports, Promise
+from mqkit.errors import BackendError, ConnectionLost, TopologyError
+from mqkit.ports import Job, Ports, Signal
 from mqkit.topic import Topic
 from mqkit.topology import TopicNeed, Topology
+
+LONGEST_WAIT: Final = 2.0
+"""Seconds between two tries to declare a topic while the broker is away; the first pauses are shorter."""
+
+
+class _UnderWay:
+    """One topic that is being declared, and who waits for it."""
+
+    __slots__ = ("error", "job", "trouble", "waiters")
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self.waiters: list[Signal] = []
+        self.trouble: Exception | None = None
+        """What the last try came to, which may be better the next time."""
+        self.error: Exception | None = None
+        """Why it ended without success."""
 
 
 class Declarations:
@@ -19,28 +36,71 @@ class Declarations:
 
     def __init__(self, known: Iterable[Topic[Any]] = ()) -> None:
         self._known = set(known)
-        self._pending: dict[Topic[Any], Promise] = {}
+        self._under_way: dict[Topic[Any], _UnderWay] = {}
 
-    async def ensure(self, backend: Backend, ports: Ports, topic: Topic[Any]) -> None:
-        """Declare `topic`, once, however many ask for it at the same time."""
+    def __contains__(self, topic: Topic[Any]) -> bool:
+        return topic in self._known
+
+    async def ensure(self, backend: Backend, ports: Ports, topic: Topic[Any], timeout: float) -> None:
+        """Declare `topic`, once, however many ask for it at the same time; while the broker is away, try again.
+
+        Raises:
+            ConnectionLost: that took more than `timeout` seconds. It goes on for whoever asks next.
+            TopologyError: something is there with other settings.
+        """
         if topic in self._known:
             return
-        pending = self._pending.get(topic)
-        if pending is not None:
-            await pending.result()
-            return
-        pending = self._pending[topic] = ports.promise()
-        need = TopicNeed(topic.name, frozenset(topic.groups), topic.options)
+        under_way = self._under_way.get(topic)
+        if under_way is None:
+            under_way = self._under_way[topic] = _UnderWay()
+            under_way.job = ports.spawn(self._declare(backend, ports, topic, under_way), f"mqkit declares {topic.name}")
+        waiter = ports.signal()
+        under_way.waiters.append(waiter)
         try:
-            await backend.declare(Topology((need,)))
-            self._known.add(topic)
-            pending.resolve(None)
-        except Exception as error:
-            pending.resolve(error)
-            raise
+            ended = await waiter.wait(timeout)
         finally:
-            del self._pending[topic]
-            pending.resolve(ConnectionLost(f"declaring topic {topic.name!r} was interrupted"))
+            under_way.waiters.remove(waiter)
+        if not ended:
+            because = f": {under_way.trouble}" if under_way.trouble is not None else ""
+            raise ConnectionLost(
+                f"nothing was sent: topic {topic.name!r} could not be declared within {timeout:g} s{because}"
+            ) from under_way.trouble
+        if under_way.error is not None:
+            raise under_way.error
+
+    async def _declare(self, backend: Backend, ports: Ports, topic: Topic[Any], under_way: _UnderWay) -> None:
+        """Until it is there, or nobody waits for it any more."""
+        need = TopicNeed(topic.name, frozenset(topic.groups), topic.options)
+        wait = LONGEST_WAIT / 32
+        under_way.error = ConnectionLost(f"declaring topic {topic.name!r} was interrupted")
+        try:
+            while True:
+                try:
+                    await backend.declare(Topology((need,)))
+                except Exception as error:
+                    if not (isinstance(error, BackendError) and error.retryable and under_way.waiters):
+                        raise
+                    under_way.trouble = error
+                    await ports.signal().wait(wait * (0.5 + ports.draw() / 2))
+                    wait = min(wait * 2, LONGEST_WAIT)
+                else:
+                    break
+            self._known.add(topic)
+            under_way.error = None
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            under_way.error = error
+        finally:
+            del self._under_way[topic]
+            for waiter in under_way.waiters:
+                waiter.set()
+
+    async def close(self) -> None:
+        """Declare nothing more; who waits hears that it was interrupted."""
+        jobs = [under_way.job for under_way in self._under_way.values() if under_way.job is not None]
+        for job in jobs:
+            job.cancel()
+        for job in jobs:
+            await job.join()
 
 
 async def settled(backend: Backend, topology: Topology, *, declare: bool) -> None:

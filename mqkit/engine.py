@@ -4,7 +4,7 @@ Decides nothing about messages, waits through its ports, and is given a backend 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -182,6 +182,7 @@ class Engine:
             await self.plugins.call("mqkit_shutdown", self._app)
         finally:
             try:
+                await self._declarations.close()
                 await hung_up(opened.ports, opened.producer)
             finally:
                 self._opened = None
@@ -234,8 +235,7 @@ class Engine:
         """As App.publish."""
         opened = self.here()
         outgoing = self.prepare(topic, payload, key, headers, seconds(delay, option="delay"), id)
-        await self._declare(opened, topic)
-        errors = await opened.producer.send((outgoing,), self._timeout(timeout))
+        errors = await self._send(opened, topic, (outgoing,), self._timeout(timeout))
         if errors:
             raise published(errors) if isinstance(errors[0], ConnectionLost) else errors[0]
         return outgoing.labels["id"]
@@ -257,8 +257,7 @@ class Engine:
             except SchemaError as error:
                 fields = [FieldError(f"{i}.{f.path}" if f.path else str(i), f.problem) for f in error.fields]
                 raise SchemaError(error.schema, fields) from error
-        await self._declare(opened, topic)
-        errors = await opened.producer.send(batch, self._timeout(timeout))
+        errors = await self._send(opened, topic, batch, self._timeout(timeout))
         if errors:
             raise published(errors)
         return [outgoing.labels["id"] for outgoing in batch]
@@ -332,10 +331,15 @@ class Engine:
             timeout=self.settings.publish_timeout,
         )
 
-    async def _declare(self, opened: Opened, topic: Topic[Any]) -> None:
-        """A topic that is published to for the first time."""
-        if self.settings.declare:
-            await self._declarations.ensure(opened.backend, opened.ports, topic)
+    async def _send(
+        self, opened: Opened, topic: Topic[Any], batch: Sequence[Outgoing], timeout: float
+    ) -> dict[int, MqkitError]:
+        """As Producer.send; a topic that is published to for the first time is declared before, in the same time."""
+        if self.settings.declare and topic not in self._declarations:
+            until = opened.ports.monotonic() + timeout
+            await self._declarations.ensure(opened.backend, opened.ports, topic, timeout)
+            timeout = max(0.0, until - opened.ports.monotonic())
+        return await opened.producer.send(batch, timeout)
 
     def _codec(self, topic: Topic[T]) -> "TopicCodec[T]":
         codec = self._codecs.get(topic)

@@ -1,0 +1,114 @@
+"""Declaring a topic that is published to for the first time: once, in the publisher's time, and again while it may help."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from mqkit.declarations import Declarations
+from mqkit.errors import BackendError, ConnectionLost, TopologyError
+from mqkit.topic import Topic
+from mqkit.topology import Topology
+from tests.unit.scripted import Scripted
+from tests.unit.virtual_time import VirtualPorts, run
+
+ORDERS = Topic("orders", dict, groups=["billing"])
+
+
+class Slow(Scripted):
+    """Declaring takes `seconds`, and raises what `failures` has."""
+
+    def __init__(self, seconds: float = 0.0, failures: list[Exception] | None = None) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.failures = failures or []
+
+    async def declare(self, topology: Topology) -> None:
+        self.declared += 1
+        await asyncio.sleep(self.seconds)
+        if self.failures:
+            raise self.failures.pop(0)
+
+
+def declaring(backend: Slow, work: Callable[[Callable[[float], Awaitable[None]]], Awaitable[None]]) -> None:
+    async def main() -> None:
+        declarations, ports = Declarations(), VirtualPorts()
+        try:
+            await work(lambda timeout: declarations.ensure(backend, ports, ORDERS, timeout))
+        finally:
+            await declarations.close()
+            ports.close()
+
+    run(main())
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_a_topic_is_declared_once_however_many_ask() -> None:
+    backend = Slow(1)
+
+    async def work(ensure: Callable[[float], Awaitable[None]]) -> None:
+        await asyncio.gather(*(ensure(30) for _ in range(10)))
+        await ensure(30)
+        assert now() == 1
+
+    declaring(backend, work)
+    assert backend.declared == 1
+
+
+def test_each_who_asks_has_a_time_of_his_own() -> None:
+    backend = Slow(60)
+
+    async def work(ensure: Callable[[float], Awaitable[None]]) -> None:
+        patient = asyncio.ensure_future(ensure(100))
+        with pytest.raises(ConnectionLost, match="nothing was sent: topic 'orders' could not be declared within 2 s"):
+            await ensure(2)
+        assert now() == 2
+        await patient
+        assert now() == 60
+        await ensure(1)
+
+    declaring(backend, work)
+    assert backend.declared == 1
+
+
+def test_while_the_broker_is_away_it_is_tried_again_until_the_time_is_over() -> None:
+    backend = Slow(failures=[ConnectionLost("nobody there") for _ in range(1000)])
+
+    async def work(ensure: Callable[[float], Awaitable[None]]) -> None:
+        with pytest.raises(ConnectionLost, match="within 20 s: nobody there"):
+            await ensure(20)
+        assert now() == 20
+        assert 10 < backend.declared < 40
+        del backend.failures[2:]
+        await ensure(20)
+        assert now() < 25
+
+    declaring(backend, work)
+
+
+@pytest.mark.parametrize("error", [TopologyError("another type"), BackendError("no permission"), KeyError("a bug")])
+def test_what_no_other_try_mends_is_raised_at_once_and_tried_for_the_next_who_asks(error: Exception) -> None:
+    async def work(ensure: Callable[[float], Awaitable[None]]) -> None:
+        both = await asyncio.gather(ensure(30), ensure(30), return_exceptions=True)
+        assert list(both) == [error, error]
+        assert now() == 0
+        await ensure(30)
+
+    declaring(Slow(failures=[error]), work)
+
+
+def test_closing_ends_who_waits() -> None:
+    async def main() -> None:
+        declarations, ports = Declarations(), VirtualPorts()
+        waiting = asyncio.ensure_future(declarations.ensure(Slow(60), ports, ORDERS, 30))
+        await asyncio.sleep(1)
+        await declarations.close()
+        with pytest.raises(ConnectionLost, match="interrupted"):
+            await waiting
+        assert now() == 1
+        ports.close()
+
+    run(main())
