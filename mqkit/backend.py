@@ -175,6 +175,22 @@ class Receiver(Protocol):
         """
         ...
 
+    async def begin(self, token: object) -> int:
+        """Keep with this delivery that its handler is about to be called; returns when that is safe.
+
+        Asked for where a handler may be what ends its worker: `Delivery.redelivered` says so of many, this of one.
+
+        Returns:
+            How often it was begun before, by any member, and nobody was heard of again. One is heard of when `settle`
+            or `note` names the delivery, or when the session is closed in order.
+
+        Raises:
+            LeaseLost: it does not belong to this session any more.
+            BackendError: not now, and the session goes on: another member has begun one, or the broker takes no notes.
+            ConnectionLost: the session ended; the beginning may have been kept or not.
+        """
+        ...
+
     def wake(self) -> None:
         """Make a pending receive, or the next one, return at once. From any thread; never blocks or raises."""
         ...
@@ -267,6 +283,10 @@ class BlockingReceiver(Protocol):
 
     def note(self, notes: Notes) -> None:
         """As Receiver.note."""
+        ...
+
+    def begin(self, token: object) -> int:
+        """As Receiver.begin."""
         ...
 
     def wake(self) -> None:

@@ -75,6 +75,10 @@ class ThreadedReceiver:
         """As Receiver.note."""
         await self._thread.run(self._receiver.note, notes)
 
+    async def begin(self, token: object) -> int:
+        """As Receiver.begin."""
+        return await self._thread.run(self._receiver.begin, token)
+
     def wake(self) -> None:
         """As Receiver.wake."""
         self._receiver.wake()
@@ -186,6 +190,11 @@ class ImmediateReceiver:
         with self._ports.away():
             self._receiver.note(notes)
 
+    async def begin(self, token: object) -> int:
+        """As Receiver.begin."""
+        with self._ports.away():
+            return self._receiver.begin(token)
+
     async def close(self) -> None:
         """As Receiver.close."""
         with self._ports.away():
@@ -296,6 +305,10 @@ class PortalReceiver:
     def note(self, notes: Notes) -> None:
         """As Receiver.note."""
         self._portal.run(self._receiver.note(notes))
+
+    def begin(self, token: object) -> int:
+        """As Receiver.begin."""
+        return self._portal.run(self._receiver.begin(token))
 
     def close(self) -> None:
         """As Receiver.close."""

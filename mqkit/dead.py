@@ -35,8 +35,8 @@ class DeadLetter:
     topic: str
     group: str
     reason: str
-    """exhausted, rejected, envelope, undecodable, schema, too-large, not-retryable, result; empty if the broker put
-    it there by itself."""
+    """exhausted, rejected, envelope, undecodable, schema, too-large, not-retryable, worker-lost, result; empty if the
+    broker put it there by itself."""
     error_type: str
     error: str
     traceback: str

@@ -28,7 +28,7 @@ from mqkit.ports import HandlerTimeout, Job, Ports
 from mqkit.retry import Retry, decide, failure
 from mqkit.signature import function_name, takes_message, unusable_result
 from mqkit.topic import Topic
-from mqkit.verdict import Again, DeadLetter, Done, Postpone, Release, Verdict
+from mqkit.verdict import Again, DeadLetter, Done, Failure, Postpone, Release, Verdict
 
 if TYPE_CHECKING:
     from mqkit.codec import TopicCodec  # brings pydantic along
@@ -43,6 +43,8 @@ PREFETCH = 250
 """Messages that may wait in a process. RabbitMQ's documentation finds 100 to 300 best; Spring AMQP has 250, too."""
 PREFETCH_BYTES = 64 * 1024 * 1024
 """Bytes of bodies that may be in a process, running and waiting."""
+LOST_WORKERS = 3
+"""Workers that may be lost while a message, and nothing else, had just begun."""
 DONE = Done()
 PATIENCE = 1.0
 """Seconds before a handler that met a broken broker is called again."""
@@ -59,6 +61,7 @@ class HandlerOptions:
     prefetch_bytes: int = PREFETCH_BYTES
     timeout: float | None = None
     grace: float | None = None
+    lost_workers: int = LOST_WORKERS
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -67,6 +70,8 @@ class HandlerOptions:
             raise ConfigurationError(f"prefetch is a number of waiting messages, not {self.prefetch}")
         if self.prefetch_bytes < 1:
             raise ConfigurationError(f"prefetch_bytes is a number of bytes, at least 1, not {self.prefetch_bytes}")
+        if self.lost_workers < 1:
+            raise ConfigurationError(f"lost_workers is a number of workers of at least 1, not {self.lost_workers}")
         if self.ordering not in ("key", "none"):
             raise ConfigurationError(f"ordering is 'key' or 'none', not {self.ordering!r}")
         if self.timeout is not None and self.timeout <= 0:
@@ -131,9 +136,9 @@ class Handler:
         """Of the function, for people: `shop.bill`."""
         return function_name(self.function)
 
-    async def process(self, delivery: Delivery, spent: int = 0, id: str | None = None) -> Outcome:
+    async def process(self, delivery: Delivery, spent: int = 0, id: str | None = None, lost: int = 0) -> Outcome:
         """One attempt, or why there was none. Never raises Exception. Arguments as in read."""
-        reading = self.read(delivery, spent, id)
+        reading = self.read(delivery, spent, id, lost)
         if isinstance(reading, Outcome):
             return reading
         message, ports = reading.message, self.ports
@@ -152,12 +157,13 @@ class Handler:
         seconds = ports.monotonic() - started
         return Outcome(delivery, verdict, message.id, message.attempt, seconds, reading.envelope, still=still)
 
-    def read(self, delivery: Delivery, spent: int = 0, id: str | None = None) -> "Reading | Outcome":
+    def read(self, delivery: Delivery, spent: int = 0, id: str | None = None, lost: int = 0) -> "Reading | Outcome":
         """What a delivery says, ready for an attempt; or what becomes of it without one.
 
         Args:
             spent: attempts that happened in place before.
             id: what the message was called then, if it brings no id of its own.
+            lost: attempts that were begun in place, with workers that were never heard of again.
         """
         now = self.ports.now()
         try:
@@ -168,8 +174,11 @@ class Handler:
             envelope = replace(envelope, id=str(uuid4()))
         if envelope.left > 0 and not spent:
             return Outcome(delivery, Postpone(envelope.left), envelope.id, 0, envelope=envelope)
+        before = envelope.attempts + spent + lost
+        if lost >= self.options.lost_workers or (lost and before >= self.options.retry.attempts):
+            return Outcome(delivery, _worker_lost(delivery, lost), envelope.id, before, envelope=envelope)
         try:
-            message = self._message(delivery, envelope, envelope.attempts + spent + 1)
+            message = self._message(delivery, envelope, before + 1)
         except MessageError as error:
             return Outcome(delivery, self._unreadable(error), envelope.id, 0, envelope=envelope)
         except Exception as error:  # noqa: BLE001 - the schema's own code failed, as a handler may
@@ -229,3 +238,11 @@ class Handler:
         if self.publish is None:
             return DONE
         return Done((self.prepare(self.publish, result),))
+
+
+def _worker_lost(delivery: Delivery, lost: int) -> DeadLetter:
+    text = (
+        f"{lost} times a worker began with this message alone and was never heard of again: its process ended, or its "
+        f"event loop was blocked for so long that the broker gave it up; with {delivery.redelivered} deliveries in all"
+    )
+    return DeadLetter("worker-lost", Failure("WorkerLost", text))

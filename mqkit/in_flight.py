@@ -1,5 +1,7 @@
 """The deliveries that this process has, and how each stands: which may start, in which order, what became of it.
 
+What was with workers that were lost is a suspect (alone.py): it starts after it was kept at the broker that it does.
+
 `Lanes` decides who may start; it is plain data. `InFlight` is what the pump fills and empties; who runs the handlers
 is `workers.py`, or the user's own loop: `pull.py`.
 """
@@ -8,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from mqkit.alone import SUSPECT, Alone
+from mqkit.envelope import PREFIXES, fallback_id
 from mqkit.handler import Handler, Outcome
 from mqkit.message import Delivery
 from mqkit.ports import Ports, Timer
@@ -17,7 +21,7 @@ from mqkit.verdict import Again, DeadLetter, Release
 class Item:
     """One delivery inside a worker process."""
 
-    __slots__ = ("delivery", "due", "epoch", "first_failed", "id", "key", "spent", "stale")
+    __slots__ = ("begun", "delivery", "due", "epoch", "first_failed", "id", "key", "lost", "spent", "stale", "suspect")
 
     def __init__(self, delivery: Delivery, epoch: int, key: bytes | None) -> None:
         self.delivery = delivery
@@ -25,6 +29,11 @@ class Item:
         self.key = key
         self.spent = delivery.spent
         """Attempts that happened in place."""
+        self.suspect = delivery.redelivered >= SUSPECT
+        self.begun = False
+        """It is kept at the broker that this one, a suspect, starts."""
+        self.lost = 0
+        """How often it had begun before, alone, and nobody was heard of again."""
         self.due = 0.0
         """When it is repeated, on the monotonic clock."""
         self.first_failed: float | None = None
@@ -38,15 +47,17 @@ class Item:
 class Lanes:
     """Which item may start next. Items of one key start in the order they came, one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, suspects: deque[Item] | None = None) -> None:
         self._ready: deque[Item] = deque()
+        self._suspects: deque[Item] = deque() if suspects is None else suspects
+        """Those that could start now, but for being suspects."""
         self._lanes: dict[bytes, deque[Item]] = {}
         """For each key with an item that started or may start: those behind it."""
         self._behind = 0
 
     def __len__(self) -> int:
         """Items that have not started, held ones aside."""
-        return len(self._ready) + self._behind
+        return len(self._ready) + len(self._suspects) + self._behind
 
     @property
     def startable(self) -> int:
@@ -67,7 +78,7 @@ class Lanes:
                 self._behind += 1
                 return
             self._lanes[item.key] = deque()
-        self._ready.append(item)
+        self.resume(item)
 
     def start(self) -> Item:
         """The next item; IndexError if none may start."""
@@ -75,7 +86,7 @@ class Lanes:
 
     def resume(self, item: Item) -> None:
         """`item`, which had started, is to start again; its key stayed blocked."""
-        self._ready.append(item)
+        (self._suspects if item.suspect else self._ready).append(item)
 
     def finish(self, item: Item) -> None:
         """`item` is over: the next of its key may start."""
@@ -84,17 +95,18 @@ class Lanes:
         lane = self._lanes[item.key]
         if lane:
             self._behind -= 1
-            self._ready.append(lane.popleft())
+            self.resume(lane.popleft())
         else:
             del self._lanes[item.key]
 
     def clear(self) -> list[Item]:
         """Take out all that has not started, in an order that keeps each key's."""
         left: list[Item] = []
-        for item in self._ready:
+        for item in (*self._suspects, *self._ready):
             left.append(item)
             if item.key is not None:
                 left.extend(self._lanes.pop(item.key))
+        self._suspects.clear()
         self._ready.clear()
         for lane in self._lanes.values():
             left.extend(lane)
@@ -128,7 +140,8 @@ class InFlight:
         self._ordered = handler.options.ordering == "key"
         self._on_news = on_news
         self._on_again = on_again
-        self._lanes = Lanes()
+        self._alone: Alone[Item] = Alone(ports, self._changed)
+        self._lanes = Lanes(self._alone.waiting)
         self._held: dict[Item, Timer | None] = {}
         """Those that wait to be repeated; without a timer until they are noted."""
         self._unnoted: list[Item] = []
@@ -141,7 +154,8 @@ class InFlight:
 
     def __len__(self) -> int:
         """Deliveries that were submitted and not collected."""
-        return len(self._lanes) + len(self._held) + len(self._running) + len(self._outcomes)
+        apart = self._unstarted is not None
+        return len(self._lanes) + len(self._held) + len(self._running) + len(self._outcomes) + apart
 
     @property
     def aside(self) -> int:
@@ -161,7 +175,18 @@ class InFlight:
     @property
     def startable(self) -> int:
         """How many may start now."""
-        return 0 if self._stopped else self._lanes.startable
+        if self._stopped:
+            return 0
+        alone = self._alone
+        if (alone.item is not None or alone.waiting) and alone.others_wait:
+            return int(self._unstarted is not None and self._unstarted.begun)
+        return self._lanes.startable
+
+    @property
+    def _unstarted(self) -> Item | None:
+        """The suspect that is alone, if it has not started."""
+        item = self._alone.item
+        return None if item in self._running else item
 
     # ---- the pump's side
 
@@ -172,6 +197,33 @@ class InFlight:
             self._bytes += len(message.body)
             self._lanes.add(Item(delivery, epoch, message.key if self._ordered else None))
         self.on_startable()
+
+    def suspect(self) -> Item | None:
+        """A suspect whose beginning is to be kept at the broker now: `begun`, `put_off` or `refused` must follow."""
+        return None if self._stopped else self._alone.take(running=bool(self._running))
+
+    def begun(self, item: Item, lost: int) -> None:
+        """It is kept that this suspect begins; and was, how often it had begun before and nobody was heard of again."""
+        item.begun = True
+        item.lost = self._alone.really_lost(_named(item), lost)
+        if self._stopped:
+            self.refused(item)
+        else:
+            self._alone.begins()
+            self.on_startable()
+
+    def put_off(self, item: Item) -> None:
+        """That cannot be kept now: others go on, and it is tried again."""
+        if self._stopped:
+            self.refused(item)
+        else:
+            self._alone.put_off()
+
+    def refused(self, item: Item) -> None:
+        """This suspect does not start here: it is given back."""
+        self._lanes.finish(item)
+        self._put(item, self.handler.released(item.delivery))
+        self._alone.end()
 
     def collect(self) -> list[Outcome]:
         """What is over since the last call."""
@@ -199,13 +251,24 @@ class InFlight:
     def stop(self) -> None:
         """Start nothing more: what has not started becomes a Release."""
         self._stopped = True
+        if self._unstarted is not None and self._unstarted.begun:
+            self.refused(self._unstarted)
         for item in (*self._take_held(), *self._lanes.clear()):
             self._put(item, self.handler.released(item.delivery))
 
-    def drop(self) -> None:
-        """Forget what has not started: its session is gone and it will be delivered again."""
-        for item in (*self._take_held(), *self._lanes.clear()):
+    def drop(self, *, awake: bool = True) -> None:
+        """Forget what has not started: its session is gone and it will be delivered again.
+
+        Args:
+            awake: this process was not what ended it, say by not answering the broker.
+        """
+        for item in self._running if awake else ():
+            if item.begun:
+                self._alone.survive(_named(item))
+        unstarted = () if self._unstarted is None else (self._unstarted,)
+        for item in (*unstarted, *self._take_held(), *self._lanes.clear()):
             self._bytes -= len(item.delivery.message.body)
+        self._alone.forget()
         self._unnoted.clear()
         for item in self._running:
             item.stale = True
@@ -214,13 +277,17 @@ class InFlight:
 
     def start(self) -> Item:
         """The next that may start; IndexError if there is none."""
-        item = self._lanes.start()
+        alone = self._alone.item
+        item = self._lanes.start() if alone is None or alone in self._running else alone
         self._running.add(item)
         return item
 
     def over(self, item: Item, outcome: Outcome) -> None:
         """What became of an item that was started. Another of its key may be startable now: look."""
         self._running.discard(item)
+        alone = self._alone
+        was_alone = alone.item is item
+        item.begun = False
         verdict = outcome.verdict
         if isinstance(verdict, DeadLetter) or (isinstance(verdict, Again) and verdict.counted):
             now = self._ports.now()
@@ -235,10 +302,16 @@ class InFlight:
             if not self._stopped:
                 self._hold(item, verdict)
                 self._on_again(outcome)
+                if was_alone or alone.waiting:
+                    self._over(was_alone=was_alone)
                 return
             outcome.verdict = Release()
+        if alone.survived and not item.stale:
+            alone.settled(_named(item))
         self._lanes.finish(item)
         self._put(item, outcome)
+        if was_alone or alone.waiting:
+            self._over(was_alone=was_alone)
 
     def tell(self) -> None:
         """What is over has waited long enough for more."""
@@ -247,6 +320,18 @@ class InFlight:
             self._on_news()
 
     # ---- inside
+
+    def _changed(self) -> None:
+        """A suspect may begin now, or others may start."""
+        self._on_news()
+        self.on_startable()
+
+    def _over(self, *, was_alone: bool) -> None:
+        """Something has ended, and others may have waited for that."""
+        if was_alone:
+            self._alone.end()
+        elif not self._running:
+            self._on_news()
 
     def _put(self, item: Item, outcome: Outcome) -> None:
         outcome.epoch = item.epoch
@@ -280,3 +365,10 @@ class InFlight:
             self._lanes.finish(item)
         self._held.clear()
         return held
+
+
+def _named(item: Item) -> str:
+    """What tells a message from others when it comes again; empty if nothing does."""
+    headers = item.delivery.message.headers
+    given = next((str(headers[prefix + "id"]) for prefix in PREFIXES if headers.get(prefix + "id")), None)
+    return given or fallback_id(item.delivery) or ""

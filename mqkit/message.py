@@ -91,7 +91,8 @@ class Delivery:
     """It came by this group's own way back (a retry or a replay), so its `mqkit-` headers were written by mqkit.
     False for all that came through the topic, whatever its headers claim."""
     redelivered: int = 0
-    """How often the broker knows to have delivered it before; 0 where it does not count."""
+    """How often whoever had it was lost with it, as far as the broker knows; 0 where it does not count. RabbitMQ before
+    4.3 counts what was given back in order, too."""
     spent: int = 0
     """Attempts that happened in place, in sessions before this one: what `Receiver.note` kept; 0 if nothing was."""
     unique: bool = False

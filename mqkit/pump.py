@@ -29,11 +29,12 @@ PULSE = 1.0
 MOMENT = 0.05
 LASTING = 5.0
 """Seconds after which a session counts as one that worked, so that its successor is opened at once."""
+ABSENT = 3.0
+"""Seconds without hearing from the broker after which a lost session may be this process's own fault."""
 LAST_WORD = 1.0
 """Seconds that what is on its way to the broker gets when the grace is over."""
 ASIDE = 10_000
 """Messages that a process may have beside those that could run: they wait for their time, their key or their copy."""
-
 LOW = 0.75
 """Of these bounds: below it, reaching them again is news."""
 
@@ -174,9 +175,10 @@ class Pump:
         else:
             return None
         finally:
-            self._lasted = self._ports.monotonic() - started > LASTING
+            now = self._ports.monotonic()
+            self._lasted = now - started > LASTING
             receiver, self._receiver = self._receiver, None
-            self._in_flight.drop()
+            self._in_flight.drop(awake=now - self.last_progress < ABSENT)
             self._storing.drop()
             if receiver is not None:
                 await receiver.close()
@@ -193,10 +195,9 @@ class Pump:
             elif deliveries:
                 self._in_flight.submit(map(unwrapped, deliveries), self._epoch)
             outcomes = self._due()
-            await self._note(
-                receiver
-            )  # whatever is among the outcomes and has to be noted is noted before it goes back
+            await self._note(receiver)  # what is among the outcomes, too: it is noted before it goes back
             await self._act(receiver, outcomes)
+            await self._begin(receiver)
             if self._deadline is not None and not self._storing and not self._in_flight:
                 return
             if self._deadline is not None and self._ports.monotonic() >= self._deadline:
@@ -276,6 +277,22 @@ class Pump:
             self._in_flight.not_noted(items)
             return
         self._in_flight.noted(items)
+
+    async def _begin(self, receiver: Receiver) -> None:
+        """Keep at the broker that a suspect starts, before it does."""
+        item = self._in_flight.suspect()
+        if item is None:
+            return
+        try:
+            self._in_flight.begun(item, await receiver.begin(item.delivery.token))
+        except LeaseLost as error:
+            self._event("lease-lost", detail=str(error))
+            self._in_flight.refused(item)
+        except ConnectionLost:
+            raise
+        except BackendError as error:
+            log.debug("%s: a message that was with lost workers is put off: %s", self._where, error)
+            self._in_flight.put_off(item)
 
     async def _act(self, receiver: Receiver, outcomes: list[Outcome]) -> None:
         """Do what the verdicts say."""

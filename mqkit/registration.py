@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, ov
 
 from mqkit.durations import Duration, seconds
 from mqkit.errors import ConfigurationError
-from mqkit.handler import PREFETCH, PREFETCH_BYTES, HandlerOptions
+from mqkit.handler import LOST_WORKERS, PREFETCH, PREFETCH_BYTES, HandlerOptions
 from mqkit.message import Message
 from mqkit.middleware import Around, Middleware
 from mqkit.retry import Retry
@@ -40,6 +40,10 @@ class SubscribeOptions(TypedDict, total=False):
     """Seconds after which a call counts as failed; a plain function goes on in its thread, and is told of as stuck."""
     grace: Duration | None
     """Seconds that running handlers get at the end; the app's setting if not given."""
+    lost_workers: int
+    """A message that was with two workers when they were lost (killed, crashed, silent for too long) may be the cause,
+    so it is handled alone from then on; after so many more it is a dead letter, for the reason `worker-lost`. Each
+    counts as an attempt of `retry`, too. 3 if not given."""
     middleware: Sequence[Middleware]
     """Around this handler, inside the app's."""
 
@@ -183,6 +187,7 @@ def handler_options(options: SubscribeOptions) -> HandlerOptions:
         prefetch_bytes=options.get("prefetch_bytes", PREFETCH_BYTES),
         timeout=_seconds(options.get("timeout"), "timeout"),
         grace=_seconds(options.get("grace"), "grace"),
+        lost_workers=options.get("lost_workers", LOST_WORKERS),
     )
 
 

@@ -50,6 +50,7 @@ class GroupPolicy(BaseModel):
     prefetch_bytes: Annotated[int | None, Field(ge=1)] = None
     timeout: Annotated[float | None, Field(gt=0, le=LONGEST)] = None
     grace: Annotated[float | None, Field(ge=0, le=LONGEST)] = None
+    lost_workers: Annotated[int | None, Field(ge=1)] = None
     ordering: Literal["key", "none"] | None = None
     retry: RetryPolicy = RetryPolicy()
 

@@ -46,7 +46,7 @@ class DeadLetter:
     """Put it among the dead letters."""
 
     reason: str
-    """One word of: exhausted, rejected, envelope, undecodable, schema, too-large, not-retryable, result."""
+    """One of: exhausted, rejected, envelope, undecodable, schema, too-large, not-retryable, worker-lost, result."""
     failure: Failure
 
 

@@ -116,7 +116,8 @@ class Workers:
         still: Job | None = None
         outcome: Outcome | None = None
         try:
-            outcome = await self._ports.apart(self._handler.process(item.delivery, item.spent, item.id), self._context)
+            process = self._handler.process(item.delivery, item.spent, item.id, item.lost)
+            outcome = await self._ports.apart(process, self._context)
             if outcome.still is not None:
                 still = outcome.still
                 self._on_stuck(outcome)

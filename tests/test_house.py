@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "wrapping",
         "hookspecs ports daemons monitor signature",
         "announcements forks",
-        "event_loop threads plugins handler outbox",
+        "event_loop threads plugins handler outbox alone",
         "session_thread",
         "bridge settings in_flight producer",
         "workers registration app_options dead copies declarations",
@@ -69,7 +69,19 @@ PURE = (
     "signature",
 )
 """Decisions, facts and shapes: no clock, no waiting, no network."""
-TIMELESS = ("pump", "storing", "producer", "dead", "handler", "in_flight", "workers", "stopping", "pull", "engine")
+TIMELESS = (
+    "alone",
+    "pump",
+    "storing",
+    "producer",
+    "dead",
+    "handler",
+    "in_flight",
+    "workers",
+    "stopping",
+    "pull",
+    "engine",
+)
 """Orchestration: it waits through its ports alone."""
 WAITING = {"asyncio", "threading", "time", "socket", "select", "selectors", "concurrent", "multiprocessing", "signal"}
 FOR_BACKENDS = {"message", "errors", "backend", "topology", "durations", "topic", "registry", "hookspecs", "immediate"}

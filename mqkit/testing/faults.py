@@ -201,6 +201,10 @@ class FaultyReceiver:
         await self._behind.note(notes)
         self._faults.passed.append(Passed("noted", noted=named))
 
+    async def begin(self, token: object) -> int:
+        """As Receiver.begin."""
+        return await self._behind.begin(token)
+
     def wake(self) -> None:
         """As Receiver.wake."""
         self._behind.wake()

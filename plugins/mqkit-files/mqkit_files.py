@@ -61,15 +61,16 @@ class Name(NamedTuple):
     times: int
     key: str
     spent: int = 0
+    begun: int = 0
 
     @classmethod
     def read(cls, text: str) -> "Name":
         """From a file's name."""
-        position, due, times, key, *spent = text.split(".")
-        return cls(int(position), int(due), int(times), key, *map(int, spent))
+        position, due, times, key, *noted = text.split(".")
+        return cls(int(position), int(due), int(times), key, *map(int, noted))
 
     def __str__(self) -> str:
-        return f"{self.position:020}.{self.due:020}.{self.times}.{self.key}.{self.spent}"
+        return f"{self.position:020}.{self.due:020}.{self.times}.{self.key}.{self.spent}.{self.begun}"
 
 
 def names(folder: Path) -> list[Name]:
@@ -281,6 +282,7 @@ class FilesReceiver:
         fcntl.flock(self._alive, fcntl.LOCK_EX)
         self._out: dict[object, Name] = {}
         """The tokens, which are names as they were when a message was taken, and the names by now."""
+        self._begun: set[object] = set()
         self._woken = Event()
         self._reap_at = 0.0
         self._closed = False
@@ -356,6 +358,7 @@ class FilesReceiver:
         """As Receiver.settle."""
         with self._changing([token for token, _ in settlements]):
             for token, settlement in settlements:
+                self._heard_of(token)
                 if name := self._out.pop(token, None):
                     if settlement is Settlement.DONE:
                         (self._mine / str(name)).unlink()
@@ -366,9 +369,30 @@ class FilesReceiver:
         """As Receiver.note."""
         with self._changing([token for token, _ in notes]):
             for token, spent in notes:
+                self._heard_of(token)
                 if name := self._out.get(token):
-                    self._out[token] = name._replace(spent=spent)
-                    (self._mine / str(name)).rename(self._mine / str(self._out[token]))
+                    self._rename(token, name._replace(spent=spent))
+
+    def begin(self, token: object) -> int:
+        """As Receiver.begin."""
+        before = 0
+        with self._changing([token]):
+            self._heard_of(token)
+            if name := self._out.get(token):
+                before = name.begun
+                self._rename(token, name._replace(begun=before + 1))
+                self._begun.add(token)
+        return before
+
+    def _heard_of(self, token: object) -> None:
+        if token in self._begun:
+            self._begun.discard(token)
+            if name := self._out.get(token):
+                self._rename(token, name._replace(begun=name.begun - 1))
+
+    def _rename(self, token: object, new: Name) -> None:
+        (self._mine / str(self._out[token])).rename(self._mine / str(new))
+        self._out[token] = new
 
     @contextmanager
     def _changing(self, tokens: Sequence[object]) -> Iterator[None]:
@@ -400,6 +424,8 @@ class FilesReceiver:
                 if self._subscription.source == "tail":
                     shutil.rmtree(self._lane.parent, ignore_errors=True)
                 elif self._mine.is_dir():
+                    for token in tuple(self._begun):
+                        self._heard_of(token)
                     for name in names(self._mine):
                         (self._mine / str(name)).rename(self._lane / "ready" / str(name))
                     shutil.rmtree(self._mine)

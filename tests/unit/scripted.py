@@ -26,7 +26,7 @@ class Scripted:
     def __init__(self) -> None:
         self.capabilities = Capabilities()
         self.log: list[tuple[str, Any]] = []
-        """("sent", Outgoing), ("done", token), ("release", token), ("noted", (token, spent)), ("opened", n),
+        """("sent", Outgoing), ("done", token), ("release", token), ("noted", (token, spent)), ("begun", token), ("opened", n),
         ("closed", n)."""
         self.sends: list[list[Outgoing]] = []
         """Each call of send, also those that failed."""
@@ -37,6 +37,9 @@ class Scripted:
         self.refuse_sender: deque[Exception] = deque()
         self.lost_leases: set[object] = set()
         self.refuse_note: deque[Exception] = deque()
+        self.refuse_begin: deque[Exception] = deque()
+        self.begun: dict[int, int] = {}
+        """How often each was begun; nobody is heard of again, but by a test that takes it from here."""
         self.pending: dict[int, Delivery] = {}
         self.receivers: list[ScriptedReceiver] = []
         self.senders: list[ScriptedSender] = []
@@ -174,6 +177,18 @@ class ScriptedReceiver:
             self._home.pending[token] = replace(self._home.pending[token], spent=spent)
         if lost:
             raise LeaseLost(f"lost {lost}")
+
+    async def begin(self, token: object) -> int:
+        if self._error:
+            raise self._error
+        if self._home.refuse_begin:
+            raise self._home.refuse_begin.popleft()
+        assert isinstance(token, int)
+        assert token in self._out, f"{token} is not out with this session"
+        before = self._home.begun.get(token, 0)
+        self._home.begun[token] = before + 1
+        self._home.log.append(("begun", token))
+        return before
 
     def wake(self) -> None:
         self._stir.set()

@@ -140,6 +140,12 @@ class DeadReceiver:
         if gone:
             raise LeaseLost(f"{len(gone)} dead letters are settled already")
 
+    def begin(self, token: object) -> int:
+        """As BlockingReceiver.begin: no handler is called with a dead letter."""
+        self._check()
+        assert isinstance(token, Lease)
+        return 0
+
     def _commit(self, parts: set[Partition]) -> None:
         """Together with what others, who may be at work on the same dead letters, have committed meanwhile."""
         if not parts:

@@ -19,13 +19,15 @@ Marks: TypeAlias = tuple[tuple[int, int], ...]
 was lost `count` times."""
 
 Notes: TypeAlias = tuple[tuple[int, int], ...]
-"""(offset, attempts), offsets ascending: what was spent in place on records that are not finished."""
+"""(offset, number), offsets ascending, of records that are not finished: the attempts that were spent in place; or how
+often it was begun by a process that was not heard of again yet."""
 
 LONGEST = 4095
 """Bytes of metadata that a broker takes by default, less the NUL that the driver adds."""
 PREFIX = "mqkit1:"
 NOTED = "mqkit2:"
-"""With notes. Written only where there are some: to a process of the time before them this says nothing at all."""
+"""With notes. Written only where there are some: to a process of the time before them this says nothing at all. A
+second note of one offset says how often it was begun; an mqkit that knows of attempts alone takes it for them."""
 IDENTIFIED = "mqkit3:"
 """With the id of the log before all else, and notes, be there none."""
 ID = re.compile(r"[A-Za-z0-9+/]{22}")
@@ -53,6 +55,7 @@ class Progress:
     notes: Notes = ()
     log: str = ""
     """The id of the log that this is about; empty if it is not known."""
+    begun: Notes = ()
 
     @property
     def low(self) -> int:
@@ -68,7 +71,7 @@ class Tracker:
         log: the id of the log, as far as it is known.
     """
 
-    __slots__ = ("_awaited", "_log", "_open", "following", "marks", "notes", "position")
+    __slots__ = ("_awaited", "_log", "_open", "begun", "following", "marks", "notes", "position")
 
     def __init__(self, progress: Progress | None = None, log: str = "") -> None:
         self._log = log
@@ -81,6 +84,8 @@ class Tracker:
         self.marks = lost(found)
         self.notes = dict(found.notes)
         """By offset: attempts that were spent in place."""
+        self.begun = dict(found.begun)
+        """By offset: how often it was begun, and nobody was heard of again yet."""
 
     def __len__(self) -> int:
         """How many records are not finished."""
@@ -134,6 +139,20 @@ class Tracker:
         self.notes[offset] = spent
         return True
 
+    def begin(self, offset: int) -> int | None:
+        """A handler is about to be called with a record: how often before; None: it is not one that is unfinished."""
+        if offset not in self._open:
+            return None
+        before = self.begun.get(offset, 0)
+        self.begun[offset] = before + 1
+        return before
+
+    def heard_of(self, offset: int) -> None:
+        """Whoever began with a record last lives."""
+        self.begun[offset] -= 1
+        if not self.begun[offset]:
+            del self.begun[offset]
+
     def lost(self, offset: int) -> int:
         """How often a process ended, as far as is known, while it had this record."""
         return next((count for limit, count in self.marks if offset < limit), 0)
@@ -144,13 +163,16 @@ class Tracker:
         low = unfinished[0] if unfinished else self.position
         if self.marks:
             self.marks = tuple(mark for mark in self.marks if mark[0] > low)
-        if self.notes:
-            self.notes = {
-                offset: spent
-                for offset, spent in sorted(self.notes.items())
-                if offset in self._open or offset >= self.position
-            }
-        return Progress(self.position, unfinished, out, reserved, self.marks, tuple(self.notes.items()), self._log)
+        self.notes = self._still(self.notes)
+        self.begun = self._still(self.begun)
+        notes, begun = tuple(self.notes.items()), tuple(self.begun.items())
+        return Progress(self.position, unfinished, out, reserved, self.marks, notes, self._log, begun)
+
+    def _still(self, notes: dict[int, int]) -> dict[int, int]:
+        """Those of records that are not finished, offsets ascending."""
+        if not notes:
+            return notes
+        return {at: what for at, what in sorted(notes.items()) if at in self._open or at >= self.position}
 
 
 def in_log(progress: Progress | None, log: str) -> Progress | None:
@@ -180,14 +202,19 @@ def merged(one: Progress, other: Progress) -> Progress:
     behind, ahead = sorted((one, other), key=lambda progress: progress.position)
     open_behind, open_ahead = set(behind.unfinished), set(ahead.unfinished)
     unfinished = tuple(offset for offset in sorted(open_ahead) if offset in open_behind or offset >= behind.position)
-    notes = dict(sorted((*one.notes, *other.notes)))  # of one offset, the larger is the last
     still = {*unfinished}
+
+    def kept(notes: Iterable[tuple[int, int]]) -> Notes:
+        found = dict(sorted(notes))  # of one offset, the larger is the last
+        return tuple(note for note in found.items() if note[0] in still or note[0] >= ahead.position)
+
     return Progress(
         ahead.position,
         unfinished,
         marks=lost(one),
-        notes=tuple(note for note in notes.items() if note[0] in still or note[0] >= ahead.position),
+        notes=kept((*one.notes, *other.notes)),
         log=one.log or other.log,
+        begun=kept((*one.begun, *other.begun)),
     )
 
 
@@ -202,7 +229,7 @@ def encode(progress: Progress, longest: int = LONGEST) -> str:
     for limit, count in progress.marks:
         head += [limit - low, count]
     fixed = bytearray().join(map(_varint, head))
-    prefix = IDENTIFIED + progress.log if progress.log else NOTED if progress.notes else PREFIX
+    prefix = IDENTIFIED + progress.log if progress.log else NOTED if progress.notes or progress.begun else PREFIX
     room = (longest - len(prefix)) * 3 // 4 - len(fixed) - 10  # ten: the longest position
     if prefix != PREFIX:
         noted = _noted(progress, room - FIRST_RUN)
@@ -225,13 +252,17 @@ def encode(progress: Progress, longest: int = LONGEST) -> str:
 def _noted(progress: Progress, room: int) -> bytes:
     """The notes, as many as fit in, behind their number."""
     body, number, before = bytearray(), 0, progress.low
-    for offset, spent in progress.notes:
-        entry = _varint(offset - before) + _varint(spent)
-        if len(_varint(number + 1)) + len(body) + len(entry) > room:
+    notes, begun = dict(progress.notes), dict(progress.begun)
+    for offset in sorted(notes.keys() | begun.keys()):
+        entry = _varint(offset - before) + _varint(notes.get(offset, 0))
+        if offset in begun:
+            entry += _varint(0) + _varint(begun[offset])
+        entries = 1 + (offset in begun)
+        if len(_varint(number + entries)) + len(body) + len(entry) > room:
             break
         body += entry
         before = offset
-        number += 1
+        number += entries
     return _varint(number) + body
 
 
@@ -253,9 +284,12 @@ def _decoded(low: int, coded: str, *, noted: bool) -> Progress:
         numbers = _varints(urlsafe_b64decode(coded + "=" * (-len(coded) % 4)))
         out, reserved, count = next(numbers), next(numbers), next(numbers)
         marks = tuple((low + next(numbers), next(numbers)) for _ in range(count))
-        notes: list[tuple[int, int]] = []
+        notes: dict[int, int] = {}
+        begun: dict[int, int] = {}
+        offset = low
         for _ in range(next(numbers) if noted else 0):
-            notes.append(((notes[-1][0] if notes else low) + next(numbers), next(numbers)))
+            offset += next(numbers)
+            (begun if offset in notes else notes)[offset] = next(numbers)
         position = low + next(numbers)
         unfinished: list[int] = []
         before = low
@@ -268,7 +302,15 @@ def _decoded(low: int, coded: str, *, noted: bool) -> Progress:
         return Progress(low)
     if unfinished[:1] != [low] and position != low:
         return Progress(low)
-    return Progress(position, tuple(unfinished), out, low + reserved if reserved else 0, marks, tuple(notes))
+    return Progress(
+        position,
+        tuple(unfinished),
+        out,
+        low + reserved if reserved else 0,
+        marks,
+        tuple(note for note in notes.items() if note[1] or note[0] not in begun),
+        begun=tuple(begun.items()),
+    )
 
 
 def runs(offsets: Iterable[int]) -> Iterator[tuple[int, int]]:

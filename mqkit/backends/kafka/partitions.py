@@ -37,7 +37,19 @@ class Lease:
 class Partition:
     """One partition, from its assignment to its end."""
 
-    __slots__ = ("_chunk", "_handed", "_reserved", "member", "number", "out", "paused", "tier", "tracker", "waiting")
+    __slots__ = (
+        "_begun",
+        "_chunk",
+        "_handed",
+        "_reserved",
+        "member",
+        "number",
+        "out",
+        "paused",
+        "tier",
+        "tracker",
+        "waiting",
+    )
 
     def __init__(self, tier: Tier, number: int, progress: Progress | None, log_id: str = "") -> None:
         self.tier = tier
@@ -48,6 +60,8 @@ class Partition:
         self.member: Member | None = None
         """Who has it; None when it was taken away."""
         self.paused = False
+        self._begun: set[int] = set()
+        """Offsets that were begun here, and are not heard of yet."""
         self._handed = -1
         self._reserved = 0
         self._chunk = RESERVE
@@ -85,6 +99,20 @@ class Partition:
         self.out -= 1
         return True
 
+    def begin(self, offset: int) -> int | None:
+        """As Tracker.begin."""
+        self.heard_of(offset)
+        before = self.tracker.begin(offset)
+        if before is not None:
+            self._begun.add(offset)
+        return before
+
+    def heard_of(self, offset: int) -> None:
+        """If it was begun here: this process lives."""
+        if offset in self._begun:
+            self._begun.discard(offset)
+            self.tracker.heard_of(offset)
+
     def must_reserve(self) -> bool:
         """Whether more was handed out than a commit has told, so that a lost process would not be counted."""
         return self._handed >= self._reserved
@@ -92,12 +120,16 @@ class Partition:
     def to_commit(self, longest: int = LONGEST, *, leaving: bool = False) -> TopicPartition | None:
         """What to commit, if there is anything; `leaving`: nothing stays with handlers."""
         if leaving:
+            for offset in tuple(self._begun):
+                self.heard_of(offset)
             progress = self.tracker.progress()
         else:
             if self._handed >= self._reserved:
                 self._chunk = min(self._chunk * 2, MOST_RESERVED)
-            if self._handed >= 0 and self._reserved - self._handed <= self._chunk // 2:
-                self._reserved = self._handed + self._chunk
+            # where a process was lost before, the next loss counts for no more than it must
+            chunk = RESERVE if self.tracker.marks and self.tracker.lost(self._handed + 1) else self._chunk
+            if self._handed >= 0 and self._reserved - self._handed <= chunk // 2:
+                self._reserved = self._handed + chunk
             progress = self.tracker.progress(self.out, self._reserved)
         return None if progress.low < 0 else self.place_of(progress, longest)
 

@@ -191,6 +191,7 @@ class KafkaReceiver:
             assert isinstance(token, Lease)
             part = token.partition
             ours = part.member in self._members and part.tracker.note(token.offset, spent)
+            part.heard_of(token.offset)
             (noted if ours else gone).append(token)
         with self._mapped():
             for member in self._members:
@@ -198,6 +199,23 @@ class KafkaReceiver:
                 self._end = self._end or member.end
         self._check()
         _check_gone([*gone, *(token for token in noted if token.partition.member is None)])
+
+    def begin(self, token: object) -> int:
+        """As BlockingReceiver.begin; waits for a commit, as note does."""
+        self._check()
+        assert isinstance(token, Lease)
+        part = token.partition
+        before = part.begin(token.offset) if part.member in self._members else None
+        if before is not None:
+            with self._mapped():
+                for member in self._members:
+                    if part.member is member:
+                        member.confirm({part})
+                        self._end = self._end or member.end
+            self._check()
+        if before is None or part.member is None:
+            raise LeaseLost(f"the partition of {token} was taken away, or it is settled already")
+        return before
 
     def _check(self) -> None:
         if self._closed:

@@ -20,9 +20,11 @@ class Entry:
     message: WireMessage
     returned: bool
     times: int = 0
-    """How often it was handed out."""
+    """How often its holder was lost with it."""
     spent: int = 0
     """What was last noted with it."""
+    begun: int = 0
+    """How often it was begun by one who was not heard of again yet."""
 
 
 class Lane:

@@ -110,6 +110,7 @@ class MemoryReceiver:
         self._ordered = subscription.ordering == "key" and subscription.source != "dead"
         self._most = max(1, subscription.prefetch // KEYS)
         self._held: dict[object, Entry] = {}
+        self._begun: set[object] = set()
         self._signal: SimpleQueue[None] = SimpleQueue()
         self._woken = False
         self._closed = False
@@ -161,7 +162,6 @@ class MemoryReceiver:
                     True,  # noqa: FBT003 - unique
                 )
             )
-            entry.times += 1
         return deliveries
 
     def settle(self, settlements: Settlements) -> None:
@@ -177,6 +177,7 @@ class MemoryReceiver:
                     lost += 1
                     continue
                 released = released or settlement is Settlement.RELEASE
+                self._heard_of(token, entry)
                 self._lane.give(entry, settlement, ordered=self._ordered)
             if released or self._ordered:
                 self._lane.nudge()
@@ -194,7 +195,26 @@ class MemoryReceiver:
                     lost += 1
                 else:
                     entry.spent = spent
+                    self._heard_of(token, entry)
         _check_lost(lost, len(notes))
+
+    def begin(self, token: object) -> int:
+        """As Receiver.begin."""
+        self._check()
+        with self._home.reached():
+            self._check()
+            entry = self._held.get(token)
+            if entry is None:
+                raise LeaseLost("this delivery does not belong to this session (any more)")
+            self._heard_of(token, entry)
+            self._begun.add(token)
+            entry.begun += 1
+            return entry.begun - 1
+
+    def _heard_of(self, token: object, entry: Entry) -> None:
+        if token in self._begun:
+            self._begun.discard(token)
+            entry.begun -= 1
 
     def wake(self) -> None:
         """As Receiver.wake."""
@@ -208,7 +228,11 @@ class MemoryReceiver:
 
     def leave(self) -> None:
         """Give back what is held. The broker's lock is held."""
-        for entry in self._held.values():
+        for token, entry in self._held.items():
+            if self._closed:
+                self._heard_of(token, entry)
+            else:
+                entry.times += 1
             self._lane.give(entry, Settlement.RELEASE, ordered=self._ordered)
         self._held.clear()
         self._lane.watchers.pop(self.nudge, None)

@@ -69,7 +69,7 @@ class RabbitReceiver:
 
     def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
-        if self._ordered or not self._receiver.writable:
+        if self._ordered or self._receiver.begun or not self._receiver.writable:
             self._thread.run(self._receiver.settle, settlements)
         else:
             self._receiver.settle_soon(settlements, self._thread.post)
@@ -77,6 +77,10 @@ class RabbitReceiver:
     def note(self, notes: Notes) -> None:
         """As Receiver.note."""
         self._thread.run(self._receiver.note, notes)
+
+    def begin(self, token: object) -> int:
+        """As Receiver.begin."""
+        return self._thread.run(self._receiver.begin, token)
 
     def wake(self) -> None:
         """As Receiver.wake."""

@@ -16,11 +16,12 @@ from itertools import count
 from mqkit.backend import Notes, Notify, Sender, Settlement, Settlements, Subscription
 from mqkit.backends.rabbitmq import frames, wire
 from mqkit.backends.rabbitmq.acknowledgements import acknowledgements
+from mqkit.backends.rabbitmq.beginning import Beginning
 from mqkit.backends.rabbitmq.channels import Channel, ChannelClosed, NotFound
 from mqkit.backends.rabbitmq.link import CLOSE_TIMEOUT, Link
 from mqkit.backends.rabbitmq.noting import Noting
-from mqkit.backends.rabbitmq.options import topic_options
 from mqkit.backends.rabbitmq.places import DELAYED
+from mqkit.backends.rabbitmq.sessions import acted_upon, declare_tail
 from mqkit.backends.rabbitmq.turn import Turn
 from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, LeaseLost
 from mqkit.message import Delivery
@@ -28,8 +29,6 @@ from mqkit.topology import dead_name, group_name
 
 EPOCHS = count(1)
 """One for each channel there ever was in this process."""
-ROUNDS, ROUND = 4, 0.025
-"""How often, and for how many seconds each, the broker gets time for settlements before a channel is closed."""
 
 
 class RabbitReceiver:
@@ -49,6 +48,9 @@ class RabbitReceiver:
         self._consumer: str | None = None
         self._turn: Turn | None = None
         self._notes: Noting | None = None
+        self._beginning: Beginning | None = None
+        self._suspects: dict[int, Delivery] = {}
+        """By tag: of which `begin` may be asked, in a group without order."""
         self._epoch = 0
         self._asked = 0.0
         self._arrived: deque[tuple[int, tuple[str, str], bytes, bytes, bool]] = deque()
@@ -77,8 +79,7 @@ class RabbitReceiver:
         """
         subscription = self.subscription
         if subscription.source == "tail":
-            await self._open_channel()
-            await self._declare_tail()
+            self._queue = await declare_tail(self._link, await self._open_channel(), subscription)
         elif subscription.source == "dead":
             self._queue = dead_name(subscription.topic, subscription.group)
         else:
@@ -87,6 +88,8 @@ class RabbitReceiver:
                 self._turn = Turn(self._link, subscription, self._open_sender, self._go_on, self._end)
                 self._notes = Noting(self._link, subscription, self._open_sender, self._end)
                 await self._notes.look()
+            else:
+                self._beginning = Beginning(self._link, subscription, self._queue, self._open_sender, self._end)
         await self._consume()
 
     async def _open_channel(self) -> Channel:
@@ -94,23 +97,6 @@ class RabbitReceiver:
         self._told = False
         self._epoch = next(EPOCHS)
         return self._channel
-
-    async def _declare_tail(self) -> None:
-        assert self._channel is not None
-        options = topic_options(self.subscription.options)
-        exchange = options.exchange or self.subscription.topic
-        try:
-            async with self._link.calling():
-                declared = await self._channel.queue_declare("", exclusive=True, auto_delete=True)
-                self._queue = declared.queue
-                for key in options.keys:
-                    await self._channel.queue_bind(self._queue, exchange, key)
-                if options.exchange_type != "fanout":
-                    await self._channel.queue_bind(self._queue, DELAYED, self.subscription.topic)
-        except NotFound as error:
-            raise ConfigurationError(
-                f"there is no exchange {exchange!r} to listen to: declare the topic {self.subscription.topic!r} first"
-            ) from error
 
     async def _consume(self) -> None:
         """Begin to consume, if it is our turn."""
@@ -247,11 +233,16 @@ class RabbitReceiver:
             returned=exchange == "" and routing_key == self._queue,
             redelivered=before,
         )
+        if before and self._notes is None:
+            self._suspects[tag] = delivery
         return delivery if self._notes is None else self._notes.handed_out(delivery, redelivered=redelivered)
 
     async def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
         asked = self._ours(settlements)
+        beginner = self._notes or self._beginning
+        if beginner is not None and beginner.begun:
+            await beginner.alive([(self._epoch, tag) for tag, one in asked.items() if one is Settlement.RELEASE])
         self._tell(asked if self._turn is None else await self._hold(asked))
         self._link.stream.flush()
         if not self.writable:
@@ -275,6 +266,11 @@ class RabbitReceiver:
             self._tell(asked)
             self._link.stream.flush()
         self._going -= asked.keys()
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything is begun, so that more than acknowledging has to be done for it."""
+        return bool(self._beginning and self._beginning.begun)
 
     @property
     def over(self) -> bool:
@@ -315,6 +311,19 @@ class RabbitReceiver:
         self._check()
         self._raise_if(len(notes) - len(ours))
 
+    async def begin(self, token: object) -> int:
+        """As Receiver.begin."""
+        self._check()
+        tag, before = self._tag(token), 0
+        self._raise_if(tag is None)
+        if self._notes is not None:
+            before = await self._notes.begin(token)
+        elif self._beginning is not None and tag in self._suspects:
+            before = await self._beginning.begin(self._suspects[tag])
+        self._check()
+        self._raise_if(self._tag(token) is None)
+        return before
+
     async def _hold(self, settled: Mapping[int, Settlement]) -> Mapping[int, Settlement]:
         """Those that can be told now; when nothing is with a handler any more, what is held goes back."""
         done = {tag: settlement for tag, settlement in settled.items() if settlement is Settlement.DONE}
@@ -329,31 +338,18 @@ class RabbitReceiver:
     async def _let_go(self) -> None:
         """Give back all that is out by closing the channel; `receive` opens another."""
         if self._channel is not None and self._turn is not None and self._told and self._ended is None:
-            await self._await_settlements(self._channel)
+            await acted_upon(self._link, self._channel, self._queue)
         channel, self._channel, self._consumer = self._channel, None, None
         self._arrived.clear()
         self._held.clear()
         self._out.clear()
+        self._suspects.clear()
         self._asked = 0.0
         if self._notes is not None:
             self._notes.given_back()
         if channel is not None:
             self._link.stream.flush()
             await self._link.drop(channel)
-
-    async def _await_settlements(self, channel: Channel) -> None:
-        """Give RabbitMQ time to act on what was settled: it does not say when it has.
-
-        A channel keeps settlements back while more than 32 of its commands wait for a quorum queue, and forgets them
-        when it is closed (rabbit_fifo_client, 4.0 to 4.3). A cancel before would send them; but then what is out comes
-        back behind what waits (tried on 4.3.6).
-        """
-        self._link.stream.flush()
-        with suppress(Exception):
-            for _ in range(ROUNDS):
-                async with self._link.calling(CLOSE_TIMEOUT):
-                    await channel.queue_declare(self._queue, passive=True)
-                await asyncio.sleep(ROUND)
 
     def _tell(self, settled: Mapping[int, Settlement]) -> None:
         if not settled:
@@ -366,6 +362,9 @@ class RabbitReceiver:
             self._link.stream.write(frame(number, one.tag, multiple=one.multiple))
         for tag in settled:
             del self._out[tag]
+            self._suspects.pop(tag, None)
+        if self._beginning is not None and self._beginning.begun:
+            self._beginning.done([(self._epoch, tag) for tag in settled])
         if self._notes is not None:  # in an ordered group all that is told one by one is done
             self._notes.done([(self._epoch, tag) for tag in settled])
 
@@ -384,6 +383,10 @@ class RabbitReceiver:
             return
         self._closed = True
         self._go_on()
+        if self._beginning is not None:
+            await self._beginning.close()
+        elif self._notes is not None and self._notes.begun and self._ended is None:
+            await self._notes.alive(self._notes.begun)
         if self._channel is not None and self._turn is None and self._ended is None:
             with suppress(Exception):
                 async with asyncio.timeout(CLOSE_TIMEOUT):

@@ -77,6 +77,8 @@ class Link:
     def __init__(self, url: RabbitUrl, connection: Connection, stream: Frames) -> None:
         self.url = url
         self.stream = stream
+        self.claims: set[str] = set()
+        """Names that a session claimed with a queue of this connection alone, against other sessions on it."""
         self._connection = connection
         self._numbers = Numbers(connection.channel_max)
         self._open: dict[int, Channel] = {}

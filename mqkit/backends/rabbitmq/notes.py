@@ -1,4 +1,4 @@
-"""Notes of attempts that happened in place: which belongs to which message, and which are done with. Pure.
+"""Notes of attempts that happened in place, or began: which belongs to which message, and which are done with. Pure.
 
 A note is a small message in a queue beside that of its group. RabbitMQ gives a message no name of its own, so a note
 names its message by a digest of all that a redelivery brings again; two messages may be alike, so the notes about one
@@ -14,6 +14,7 @@ from uuid import uuid4
 from mqkit.message import Delivery, Headers, HeaderValue
 
 OF, SERIES, NUMBER, SPENT = "mqkit-note-of", "mqkit-note-series", "mqkit-note-number", "mqkit-note-spent"
+BEGUN = "mqkit-note-begun"
 
 
 def identity(delivery: Delivery) -> str:
@@ -45,20 +46,22 @@ class Note:
     spent: int
     of: str
     """The message's identity."""
+    begun: int = 0
+    """How often it was begun, and nobody was heard of again yet."""
 
     @property
     def headers(self) -> Headers:
         """As it travels; the body is empty."""
-        return {OF: self.of, SERIES: self.series, NUMBER: self.number, SPENT: self.spent}
+        return {OF: self.of, SERIES: self.series, NUMBER: self.number, SPENT: self.spent, BEGUN: self.begun}
 
     @classmethod
     def read(cls, headers: Mapping[str, HeaderValue]) -> "Note | None":
         """The note that travelled like this; None for what is none."""
         match headers:
             case {"mqkit-note-of": str(of), "mqkit-note-series": str(series)}:
-                number, spent = headers.get(NUMBER), headers.get(SPENT)
-                if isinstance(number, int) and isinstance(spent, int) and spent >= 0:
-                    return cls(series, number, spent, of)
+                number, spent, begun = headers.get(NUMBER), headers.get(SPENT), headers.get(BEGUN, 0)
+                if isinstance(number, int) and isinstance(spent, int) and isinstance(begun, int):
+                    return cls(series, number, spent, of, begun) if spent >= 0 and begun >= 0 else None
         return None
 
 
@@ -88,6 +91,8 @@ class Notes:
         """Of messages that are not out, by identity."""
         self._out: dict[object, Delivery] = {}
         self._claimed: dict[object, _Series] = {}
+        self._begun: set[object] = set()
+        """Deliveries that were begun here, and are not heard of yet."""
 
     def arrived(self, tag: int, headers: Headers) -> list[int]:
         """A note came to lie with us."""
@@ -132,14 +137,48 @@ class Notes:
         return replace(delivery, spent=series.newest.spent)
 
     def write(self, token: object, spent: int) -> Note:
-        """The note to publish for a delivery that is out."""
+        """The note to publish for a delivery that is out: so many attempts, and whoever began it lives."""
+        series = self._series_of(token)
+        return self._next(series, spent, series.newest.begun - self._take_back(token))
+
+    def begin(self, token: object) -> Note:
+        """The note to publish for a delivery that is about to be handled."""
+        series = self._series_of(token)
+        before = series.newest.begun - self._take_back(token)
+        self._begun.add(token)
+        return self._next(series, series.newest.spent, before + 1)
+
+    def heard_of(self, tokens: Iterable[object]) -> list[Note]:
+        """The notes to publish for those of these that were begun here, and are given back."""
+        begun = [(token, self._claimed[token]) for token in tokens if token in self._begun]
+        return [
+            self._next(series, series.newest.spent, series.newest.begun - self._take_back(token))
+            for token, series in begun
+        ]
+
+    @property
+    def begun(self) -> frozenset[object]:
+        """Deliveries that were begun here, and are not heard of yet."""
+        return frozenset(self._begun)
+
+    def _take_back(self, token: object) -> int:
+        """How much less is begun now that this one is heard of."""
+        if token not in self._begun:
+            return 0
+        self._begun.discard(token)
+        return 1
+
+    def _series_of(self, token: object) -> _Series:
         series = self._claimed.get(token)
         if series is None:
             name = uuid4().hex
             series = _Series(Note(name, 0, 0, identity(self._out[token])))
             self._series[name] = self._claimed[token] = series
+        return series
+
+    def _next(self, series: _Series, spent: int, begun: int) -> Note:
         newest = series.newest
-        series.newest = replace(newest, number=newest.number + 1, spent=spent)
+        series.newest = replace(newest, number=newest.number + 1, spent=spent, begun=begun)
         series.awaited.add(series.newest.number)
         return series.newest
 
@@ -156,6 +195,7 @@ class Notes:
         tags: list[int] = []
         for token in tokens:
             self._out.pop(token, None)
+            self._begun.discard(token)
             series = self._claimed.pop(token, None)
             if series is None:
                 continue
@@ -171,6 +211,7 @@ class Notes:
             self._free.setdefault(series.newest.of, []).append(series)
         self._claimed.clear()
         self._out.clear()
+        self._begun.clear()
 
     @property
     def owed(self) -> bool:

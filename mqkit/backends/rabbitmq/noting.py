@@ -5,7 +5,7 @@ ones over the connection of senders: an alarm may stop that one, and must not st
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from mqkit.backend import Notes as Asked
@@ -186,9 +186,27 @@ class Noting:
             ConnectionLost: they may be safe or not.
             BackendError: some are not, and the session goes on: RabbitMQ blocks publishers, or its queue is full.
         """
-        if not asked:
+        await self._publish([self._notes.write(token, spent) for token, spent in asked])
+
+    async def begin(self, token: object) -> int:
+        """Keep that a delivery is about to be handled; how often it was before. Raises as write does."""
+        note = self._notes.begin(token)
+        await self._publish([note])
+        return note.begun - 1
+
+    async def alive(self, tokens: Iterable[object]) -> None:
+        """Keep that whoever began these lives, and is about to give them back. Never raises."""
+        with suppress(BackendError):  # then it counts as if nobody had been heard of
+            await self._publish(self._notes.heard_of(tokens))
+
+    @property
+    def begun(self) -> frozenset[object]:
+        """Deliveries that were begun here, and are not heard of yet."""
+        return self._notes.begun
+
+    async def _publish(self, written: Sequence[Note]) -> None:
+        if not written:
             return
-        written = [self._notes.write(token, spent) for token, spent in asked]
         try:
             if self._sender is None:
                 self._sender = await self._open_sender()

@@ -50,8 +50,12 @@ def present(connection: sqlite3.Connection) -> list[Member]:
     return [Member(number, group, bool(tail), bool(locked), *times) for number, group, tail, locked, *times in rows]
 
 
-def dismiss(connection: sqlite3.Connection, number: int) -> int | None:
-    """Give back what a member holds and forget it; the group that it belonged to, None if it was gone already."""
+def dismiss(connection: sqlite3.Connection, number: int, *, lost: bool) -> int | None:
+    """Give back what a member holds and forget it; the group that it belonged to, None if it was gone already.
+
+    Args:
+        lost: it did not leave by itself, so what it held is counted as lost with it.
+    """
     row = connection.execute("SELECT topic_group, tail FROM member WHERE id = ?", (number,)).fetchone()
     if row is None:
         return None
@@ -64,8 +68,9 @@ def dismiss(connection: sqlite3.Connection, number: int) -> int | None:
     else:
         for held, back in ((HELD, READY), (DEAD_HELD, DEAD)):
             connection.execute(
-                "UPDATE delivery SET state = ?, member = NULL WHERE topic_group = ? AND state = ? AND member = ?",
-                (back, group, held, number),
+                "UPDATE delivery SET state = ?, member = NULL, times = times + ? "
+                "WHERE topic_group = ? AND state = ? AND member = ?",
+                (back, int(lost), group, held, number),
             )
     connection.execute("DELETE FROM member WHERE id = ?", (number,))
     return int(group)

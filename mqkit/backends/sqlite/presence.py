@@ -136,7 +136,7 @@ class Presence:
                 return
         with database.write():
             for number in self._gone(database):
-                dismiss(database.connection, number)
+                dismiss(database.connection, number, lost=True)
         self.announce()
 
     def _gone(self, database: Database) -> list[int]:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
@@ -43,14 +43,16 @@ _RIPEN: Final = (
     "UPDATE delivery SET state = ?, due = NULL WHERE topic_group = ? AND state = ? AND message IN "
     "(SELECT message FROM delivery WHERE topic_group = ? AND state = 2 AND due <= ? ORDER BY due LIMIT ?)"
 )
-_HOLD: Final = (
-    "UPDATE delivery SET state = ?, member = ?, times = times + 1 WHERE topic_group = ? AND state = ? AND message = ?"
-)
+_HOLD: Final = "UPDATE delivery SET state = ?, member = ? WHERE topic_group = ? AND state = ? AND message = ?"
 _DONE: Final = "DELETE FROM delivery WHERE topic_group = ? AND state = ? AND message = ? AND member = ?"
 _BACK: Final = (
     "UPDATE delivery SET state = ?, member = NULL WHERE topic_group = ? AND state = ? AND message = ? AND member = ?"
 )
 _NOTE: Final = "UPDATE delivery SET spent = ? WHERE topic_group = ? AND state = ? AND message = ? AND member = ?"
+_BEGIN: Final = (
+    "UPDATE delivery SET begun = begun + ? WHERE topic_group = ? AND state = ? AND message = ? AND member = ?"
+)
+_BEGUN: Final = "SELECT begun FROM delivery WHERE topic_group = ? AND state = ? AND message = ? AND member = ?"
 
 
 class SQLiteReceiver:
@@ -68,6 +70,7 @@ class SQLiteReceiver:
         self._most = max(1, subscription.prefetch // KEYS)
         self._held: dict[object, tuple[int, bytes | None]] = {}
         self._keys: Counter[bytes | None] = Counter()
+        self._begun: set[object] = set()
         self._signal: SimpleQueue[None] = SimpleQueue()
         self._woken = False
         self._closed = False
@@ -107,6 +110,7 @@ class SQLiteReceiver:
         connection, wanted = self._database.connection, self._subscription
         self._held.clear()
         self._keys.clear()
+        self._begun.clear()
         self._number = enroll(connection, self._group, self._lease, tail=self._tail)
         if self._tail:
             group = connection.execute(
@@ -251,6 +255,7 @@ class SQLiteReceiver:
     def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
         self._check()
+        heard = self._heard_of(token for token, _ in settlements)
         done: list[tuple[int, int, int, int]] = []
         back: list[tuple[int, int, int, int, int]] = []
         for token, settlement in settlements:
@@ -268,6 +273,7 @@ class SQLiteReceiver:
         settled = 0
         with mapped(self._database.path), self._database.write():
             connection = self._database.connection
+            connection.executemany(_BEGIN, heard)
             if done:
                 settled += connection.executemany(_DONE, done).rowcount
                 forget(connection, self._group, (number for _, _, number, _ in done))
@@ -288,10 +294,32 @@ class SQLiteReceiver:
             if token in self._held
         ]
         noted = 0
+        heard = self._heard_of(token for token, _ in notes)
         with mapped(self._database.path), self._database.flushed(), self._database.write():
+            self._database.connection.executemany(_BEGIN, heard)
             if mine:
                 noted = self._database.connection.executemany(_NOTE, mine).rowcount
         _check_lost(len(notes) - noted, len(notes))
+
+    def begin(self, token: object) -> int:
+        """As Receiver.begin; the disk has it when it returns."""
+        self._check()
+        again = self._heard_of([token])
+        place = (self._group, self._claimed, self._held[token][0] if token in self._held else -1, self._number)
+        with mapped(self._database.path), self._database.flushed(), self._database.write():
+            connection = self._database.connection
+            connection.executemany(_BEGIN, again)
+            row = connection.execute(_BEGUN, place).fetchone()
+            connection.execute(_BEGIN, (1, *place))
+        _check_lost(row is None, 1)
+        self._begun.add(token)
+        return int(row[0])
+
+    def _heard_of(self, tokens: Iterable[object]) -> list[tuple[int, int, int, int, int]]:
+        """What takes the beginning of these back: the parameters of `_BEGIN`."""
+        begun = [token for token in tokens if token in self._begun]
+        self._begun.difference_update(begun)
+        return [(-1, self._group, self._claimed, self._held[token][0], self._number) for token in begun]
 
     def wake(self) -> None:
         """As Receiver.wake."""
@@ -310,7 +338,8 @@ class SQLiteReceiver:
         self._closed = True
         try:
             with mapped(self._database.path), self._database.write(patience=2):
-                dismiss(self._database.connection, self._number)
+                self._database.connection.executemany(_BEGIN, self._heard_of(self._held))
+                dismiss(self._database.connection, self._number, lost=False)
         except MqkitError:
             pass  # whoever is left sees that we are gone
         self._presence.leave(self._number)

@@ -8,7 +8,7 @@ from typing import Final
 
 APPLICATION_ID: Final = 0x6D716B74
 """`mqkt`, in the file's header: this file is ours."""
-VERSION: Final = 2
+VERSION: Final = 3
 """In the file's header: of these tables. Raise it with every change to them, and add the change to UPGRADES."""
 
 READY: Final = 0
@@ -34,7 +34,8 @@ TABLES: Final = (
         content_type TEXT,
         message_id TEXT,
         properties TEXT)""",
-    # spent: what was last noted with it
+    # times: how often its member was lost with it; spent: what was last noted with it; begun: how often it was begun by
+    # a member that was not heard of again yet
     """CREATE TABLE delivery (
         topic_group INTEGER NOT NULL REFERENCES topic_group,
         state INTEGER NOT NULL,
@@ -45,6 +46,7 @@ TABLES: Final = (
         returned INTEGER NOT NULL,
         times INTEGER NOT NULL DEFAULT 0,
         spent INTEGER NOT NULL DEFAULT 0,
+        begun INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (topic_group, state, message)) WITHOUT ROWID""",
     "CREATE INDEX delivery_due ON delivery (topic_group, due) WHERE state = 2",
     # the highest number that a message ever had: numbers are never used again
@@ -60,5 +62,8 @@ TABLES: Final = (
         expires REAL NOT NULL)""",
 )
 
-UPGRADES: Final = {1: "ALTER TABLE delivery ADD COLUMN spent INTEGER NOT NULL DEFAULT 0"}
+UPGRADES: Final = {
+    1: "ALTER TABLE delivery ADD COLUMN spent INTEGER NOT NULL DEFAULT 0",
+    2: "ALTER TABLE delivery ADD COLUMN begun INTEGER NOT NULL DEFAULT 0",
+}
 """By the version that they start from. One who has the file open, with an earlier mqkit, must be able to go on."""
