@@ -211,7 +211,6 @@ class Member:
             return False
         self._changed.add(part)
         self._settled = True
-        part.heard_of(lease.offset)
         if finished:
             part.tracker.finish(lease.offset)
         return True

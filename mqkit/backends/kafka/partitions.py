@@ -97,6 +97,7 @@ class Partition:
             return False
         lease.out = False
         self.out -= 1
+        self.heard_of(lease.offset)
         return True
 
     def begin(self, offset: int) -> int | None:
