@@ -16,6 +16,8 @@ SUSPECT: Final = 2
 """So many workers were lost with it: one alone is a deployment, a broker that restarted."""
 ALONE: Final = 5.0
 """Seconds that a suspect waits for the end of what runs, and others for its end."""
+ABSENT: Final = 3.0
+"""Seconds without a word to or from the broker after which a lost session may be this process's own fault."""
 AGAIN, AT_LAST = 0.5, 8.0
 """Seconds after which a suspect that could not begin tries again, while others start: at first, and at most."""
 

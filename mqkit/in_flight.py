@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from mqkit.alone import SUSPECT, Alone
+from mqkit.alone import ABSENT, SUSPECT, Alone
 from mqkit.envelope import PREFIXES, fallback_id
 from mqkit.handler import Handler, Outcome
 from mqkit.message import Delivery
@@ -256,13 +256,13 @@ class InFlight:
         for item in (*self._take_held(), *self._lanes.clear()):
             self._put(item, self.handler.released(item.delivery))
 
-    def drop(self, *, awake: bool = True) -> None:
+    def drop(self, *, silence: float = 0.0) -> None:
         """Forget what has not started: its session is gone and it will be delivered again.
 
         Args:
-            awake: this process was not what ended it, say by not answering the broker.
+            silence: seconds since this process last heard from the broker: a long one may be what ended the session.
         """
-        for item in self._running if awake else ():
+        for item in self._running if silence < ABSENT else ():
             if item.begun:
                 self._alone.survive(_named(item))
         unstarted = () if self._unstarted is None else (self._unstarted,)

@@ -29,8 +29,6 @@ PULSE = 1.0
 MOMENT = 0.05
 LASTING = 5.0
 """Seconds after which a session counts as one that worked, so that its successor is opened at once."""
-ABSENT = 3.0
-"""Seconds without hearing from the broker after which a lost session may be this process's own fault."""
 LAST_WORD = 1.0
 """Seconds that what is on its way to the broker gets when the grace is over."""
 ASIDE = 10_000
@@ -178,7 +176,7 @@ class Pump:
             now = self._ports.monotonic()
             self._lasted = now - started > LASTING
             receiver, self._receiver = self._receiver, None
-            self._in_flight.drop(awake=now - self.last_progress < ABSENT)
+            self._in_flight.drop(silence=now - self.last_progress)
             self._storing.drop()
             if receiver is not None:
                 await receiver.close()
