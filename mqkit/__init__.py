@@ -6,6 +6,7 @@ message topic durations     what travels, and the stream it belongs to
 errors signals verdict      what is raised, by us and by handlers, and what an attempt came to
 envelope codec              between payloads and bytes with headers
 schemas round_trip bodies    whether a payload reads back as it was given; what a body is by its labels
+attributes structured       what a CloudEvent says about itself: in headers, or in the body
 legible                     what strangers wrote, for the eyes of people
 retry topology events       decisions, names and facts, as data
 backend                     the seam: what a backend is

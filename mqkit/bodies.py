@@ -13,10 +13,14 @@ JSON_NAMES: Final = frozenset(("text/json", "text/x-json", "application/x-json",
 MARK: Final = b"\xef\xbb\xbf"
 """UTF-8's byte order mark: a reader of JSON may ignore it (RFC 8259, 8.1)."""
 LARGEST: Final = 64 * 1024 * 1024
-UNPACKED: Final = frozenset(("identity", "utf-8", "utf8", "us-ascii", "8bit", "binary", "none"))
-"""What stands in the place of an encoding and is none: text as it is, and what kombu writes there."""
-GZIP: Final = 31
-"""zlib's word for gzip."""
+LAYERS: Final = 3
+"""Encodings that a body is read through."""
+PACKED: Final = frozenset(
+    ("br", "zstd", "compress", "lz4", "snappy", "bzip2", "bz2", "xz", "lzma", "base64", "aes128gcm")
+)
+"""Encodings that cannot be undone here. What else stands in their place is none: `utf-8`, or `binary` of kombu."""
+EITHER: Final = zlib.MAX_WBITS | 32
+"""zlib's word for gzip and zlib alike: kombu writes the one and names the other."""
 LOOKS: Final = (
     (b"\x1f\x8b", "gzip; say so by content-encoding"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
@@ -63,31 +67,30 @@ def unpacked(body: bytes, encoding: str, largest: int | None = None) -> bytes:
         MessageTooLarge: it would be larger than that; not a byte more is unpacked.
     """
     most = LARGEST if largest is None else largest
-    name = encoding.strip().strip('"').lower()
-    if name in UNPACKED or not name:
-        return body
-    if name not in ("gzip", "x-gzip", "deflate"):
-        raise DecodeError(
-            f"bodies with the content encoding {encoding[:40]!r} cannot be read; send gzip, deflate, or none"
-        )
-    plain_deflate = name == "deflate" and body[:1] != b"\x78"  # some leave out the frame that RFC 9110 asks for
-    machine = zlib.decompressobj(-zlib.MAX_WBITS if plain_deflate else zlib.MAX_WBITS if name == "deflate" else GZIP)
+    for one in reversed(encoding.split(",")[:LAYERS]):
+        name = one.strip().strip('"').lower().removeprefix("application/").removeprefix("x-")
+        if name in PACKED:
+            raise DecodeError(f"bodies with the content encoding {name!r} cannot be read; send gzip, deflate, or none")
+        if name in ("gzip", "deflate"):
+            body = _inflated(body, name, most)
+    return body
+
+
+def _inflated(body: bytes, name: str, most: int) -> bytes:
+    bare = name == "deflate" and body[:1] != b"\x78"  # some leave out the frame that RFC 9110 asks for
+    form = -zlib.MAX_WBITS if bare else EITHER
     parts: list[bytes] = []
-    size, rest = 0, body
-    try:
-        while rest:
-            parts.append(machine.decompress(rest, most - size + 1))
-            size += len(parts[-1])
-            if size > most:
-                raise MessageTooLarge(size, most, "this app (max_body_bytes, when unpacked)")
-            if not machine.eof:
-                break
-            rest = machine.unused_data  # gzip may have several members
-            machine = zlib.decompressobj(GZIP) if rest and name != "deflate" else machine
-            if name == "deflate":
-                break
-    except zlib.error as error:
-        raise DecodeError(f"the body is not in {name}, as its content encoding says: {error}") from error
-    if not machine.eof and body:
-        raise DecodeError(f"the body in {name} ends too early")
+    size = 0
+    while body:  # gzip may have several members
+        machine = zlib.decompressobj(form)
+        try:
+            parts.append(machine.decompress(body, most - size + 1))
+        except zlib.error as error:
+            raise DecodeError(f"the body is not in {name}, as its content encoding says: {error}") from error
+        size += len(parts[-1])
+        if size > most:
+            raise MessageTooLarge(size, most, "this app (max_body_bytes, when unpacked)")
+        if not machine.eof:
+            raise DecodeError(f"the body in {name} ends too early")
+        body = machine.unused_data if name == "gzip" else b""
     return b"".join(parts)

@@ -326,6 +326,21 @@ class TopicCodec(Generic[T]):
             self._bindings[plain_type] = binding
         return self._read(binding, body)
 
+    def absent(self) -> T:
+        """What a message that has no body at all says: None, where the schema takes it; no bytes, of raw ones.
+
+        Raises:
+            SchemaError: the schema takes no None.
+            DecodeError, ServiceError: as in decode.
+        """
+        if not isinstance(self._own, JSONBinding):
+            return self._read(self._own, b"")
+        try:
+            return self._read(self._own, b"null")
+        except SchemaError as error:
+            missing = FieldError("", "is missing: the record is null (a tombstone), or the event has no data")
+            raise SchemaError(error.schema, [missing, *error.fields]) from error
+
     def _read(self, binding: Binding, body: bytes) -> T:
         try:
             payload: T = binding.decode(body)

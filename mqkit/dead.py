@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Seq
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from math import inf
-from uuid import uuid4
 
+from mqkit.attributes import identity
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
-from mqkit.envelope import bookkeeping, fallback_id, key_text, replayed, timestamp, unseal
-from mqkit.errors import EnvelopeError, MqkitError
+from mqkit.envelope import bookkeeping, key_text, replayed, timestamp, unseal
+from mqkit.errors import MessageError, MqkitError
 from mqkit.immediate import Run
 from mqkit.message import Delivery, Headers, Outgoing
 from mqkit.ports import Ports
@@ -73,9 +73,9 @@ def _plain(value: object) -> object:
 def letter_id(delivery: Delivery) -> str:
     """The message's id as it was before it died."""
     try:
-        return unseal(delivery, new_id="", now=inf).id
-    except EnvelopeError:
-        return fallback_id(delivery) or ""
+        return unseal(delivery, now=inf).id
+    except MessageError:
+        return identity(delivery)
 
 
 def read_letter(delivery: Delivery) -> DeadLetter:
@@ -177,7 +177,7 @@ class AsyncDeadLetters:
         async def send(receiver: Receiver, chosen: Sequence[Delivery]) -> None:
             prefix = self._backend.capabilities.attribute_prefix
             copies = [
-                Outgoing(replayed(delivery, prefix, letter_id(delivery) or str(uuid4())), self._topic, self._group)
+                Outgoing(replayed(delivery, prefix, letter_id(delivery)), self._topic, self._group)
                 for delivery in chosen
             ]
             errors = await self._send(copies)

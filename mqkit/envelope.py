@@ -9,23 +9,33 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from mqkit.errors import EncodeError, EnvelopeError
-from mqkit.message import Delivery, Headers, HeaderValue, WireMessage, passing
+from mqkit.attributes import (
+    ATTRIBUTES,
+    LONGEST_ATTRIBUTE,
+    OWN,
+    PREFIXES,
+    SPELLED,
+    attribute_of,
+    attribute_text,
+    identity,
+    moment,
+    number,
+)
+from mqkit.bodies import unpacked
+from mqkit.errors import EncodeError, EnvelopeError, MessageTooLarge
+from mqkit.message import NO_BODY, Delivery, Headers, HeaderValue, WireMessage, passing
+from mqkit.structured import Event, is_structured, read_event
 from mqkit.verdict import Failure
 
-PREFIXES = ("ce_", "cloudEvents_", "cloudEvents:", "ce-")
-"""Kafka's binding; AMQP's, in both spellings it allows; HTTP's, for bridges that keep it."""
-ATTRIBUTES = frozenset({"specversion", "id", "source", "type", "time", "datacontenttype", "dataschema", "subject"})
-SPELLED = {prefix + attribute: attribute for prefix in PREFIXES for attribute in ATTRIBUTES}
-"""Attributes by header, as they are mostly written; their case does not matter."""
-OWN = "mqkit-"
 LONGEST_NAME = 255
 """Bytes of an id or a header's name: AMQP's short string."""
-LONGEST_ATTRIBUTE = 1024
-"""Characters. An id or type longer than this is an attack, not a name."""
 FURTHEST = 10 * 365 * 86_400.0
 """Seconds ahead that a message may be due."""
 
+ENCODINGS = ("content-encoding", "Content-Encoding")
+"""Headers, where a broker has no place of its own for it."""
+KOMBU = "compression"
+"""kombu's header for it, with a media type as its value."""
 ATTEMPTS = "mqkit-attempts"
 DUE = "mqkit-due"
 """Seconds since the epoch, by the clock of who wrote it; for people, and for versions that know no LEFT."""
@@ -55,6 +65,10 @@ class Envelope:
     source: str | None = None
     time: datetime | None = None
     content_type: str | None = None
+    encoding: str | None = None
+    """How the body is packed (`gzip`), if the publisher said so."""
+    body: bytes | None = None
+    """The payload's bytes; None if there is no payload: a record that is null, an event without data."""
     attempts: int = 0
     """Spent before this delivery."""
     due: float | None = None
@@ -83,7 +97,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if not (isinstance(name, str) and isinstance(value, str)):  # type: ignore[redundant-expr] # callers may be untyped
             raise EncodeError(f"header {name!r}: names and values are text, not {type(value).__name__}")
-        if not name or name.startswith(OWN) or name.startswith(PREFIXES) or name.lower() == "content-type":
+        if not name or name.startswith((OWN, *PREFIXES)) or name.lower() == "content-type":
             raise EncodeError(f"header {name!r}: this name is kept for the envelope; choose another")
         _check_name("the name of header", name)
         try:
@@ -159,102 +173,88 @@ def key_text(key: bytes | None) -> str | None:
     return None if key is None else key.decode("utf-8", "surrogateescape")
 
 
-def _attribute(name: str) -> str | None:
-    """Which attribute a header is, if it is one."""
-    for prefix in PREFIXES:
-        if name.startswith(prefix):
-            attribute = name[len(prefix) :].lower()
-            return attribute if attribute in ATTRIBUTES else None
-    return None
+def unseal(delivery: Delivery, *, now: float, largest: int | None = None) -> Envelope:
+    """What stands on the outside of a delivery; of a CloudEvent in structured mode, what stands in its body.
 
-
-def _text(name: str, value: HeaderValue) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bytes):
-        try:
-            value = value.decode()
-        except UnicodeDecodeError as error:
-            raise EnvelopeError(f"header {name!r} is not UTF-8") from error
-    if isinstance(value, bool) or not isinstance(value, (str, int, float, datetime)):
-        raise EnvelopeError(f"header {name!r} is {type(value).__name__}, not text")
-    try:
-        text = value.isoformat() if isinstance(value, datetime) else str(value)
-    except ValueError as error:  # an int with more digits than Python writes
-        raise EnvelopeError(f"header {name!r} is too large a number") from error
-    if len(text) > LONGEST_ATTRIBUTE:
-        raise EnvelopeError(f"header {name!r} has {len(text):,} characters; at most {LONGEST_ATTRIBUTE:,} are read")
-    return text
-
-
-def _time(name: str, text: str) -> datetime:
-    try:
-        parsed = datetime.fromisoformat(text)
-        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-    except ValueError as error:
-        raise EnvelopeError(f"header {name!r} is {text[:80]!r}, not a time as in RFC 3339") from error
-
-
-def _number(name: str, text: str, largest: float) -> float:
-    try:
-        number = float(text)
-    except ValueError as error:
-        raise EnvelopeError(f"header {name!r} is {text[:80]!r}, not a number") from error
-    if not 0 <= number <= largest:
-        raise EnvelopeError(f"header {name!r} is {text[:80]!r}, out of range")
-    return number
-
-
-def fallback_id(delivery: Delivery) -> str | None:
-    """An id for a message whose publisher gave none: the broker's own, or where it lay, if that names only it."""
-    return delivery.message.id or (delivery.origin if delivery.unique else None)
-
-
-def unseal(delivery: Delivery, *, new_id: str, now: float) -> Envelope:
-    """What stands on the outside of a delivery; `new_id` is used if nothing else identifies it.
+    Args:
+        now: seconds since the epoch.
+        largest: bytes that a body may have which must be read for that.
 
     Raises:
         EnvelopeError: an attribute, or bookkeeping that is to be believed, cannot be read.
+        DecodeError: the body of a structured event is none.
+        MessageTooLarge: it is larger than `largest`.
     """
+    message = delivery.message
     found: dict[str, str] = {}
     user: dict[str, HeaderValue] = {}
     own: dict[str, HeaderValue] = {}
-    for name, value in delivery.message.headers.items():
-        attribute = SPELLED.get(name) or _attribute(name)
+    for name, value in message.headers.items():
+        attribute = SPELLED.get(name) or attribute_of(name)
         if attribute:
-            text = value if type(value) is str and len(value) <= LONGEST_ATTRIBUTE else _text(name, value)
+            text = value if type(value) is str and len(value) <= LONGEST_ATTRIBUTE else attribute_text(name, value)
             if text:
                 found[attribute] = text
         elif name.startswith(OWN):
             own[name] = value
         else:
             user[name] = value
+    content_type = message.content_type or found.get("datacontenttype")
+    encoding = _encoding(message)
+    body = None if message.properties and message.properties.get(NO_BODY) else message.body
+    if is_structured(content_type):
+        event = _structured(message, content_type or "", encoding, largest)
+        for name, text in event.attributes.items():
+            if name in ATTRIBUTES:
+                found[name] = text
+            else:
+                user.setdefault(PREFIXES[0] + name, text)
+        content_type, encoding, body = event.content_type, None, event.data
     version = found.get("specversion", "1.0")
     if version != "1.0" and version.split(".")[0] != "1":
         raise EnvelopeError(f"CloudEvents version {version[:20]!r} is not known; 1.0 is")
     time = found.get("time")
     attempts = 0.0
     if delivery.returned and own.get(ATTEMPTS) is not None:
-        attempts = _number(ATTEMPTS, _text(ATTEMPTS, own[ATTEMPTS]), 1e9)
+        attempts = number(ATTEMPTS, attribute_text(ATTEMPTS, own[ATTEMPTS]), 1e9)
     due = None
     if own and own.get(DUE) is not None:
-        due = _number(DUE, _text(DUE, own[DUE]), now + FURTHEST)
+        due = number(DUE, attribute_text(DUE, own[DUE]), now + FURTHEST)
     left = 0.0
     if own and own.get(LEFT) is not None:
-        left = _number(LEFT, _text(LEFT, own[LEFT]), FURTHEST)
+        left = number(LEFT, attribute_text(LEFT, own[LEFT]), FURTHEST)
     elif due is not None:
         left = max(0.0, due - now)
     return Envelope(
-        id=found.get("id") or fallback_id(delivery) or new_id,
+        id=found.get("id") or identity(delivery),
         headers=user,
         type=found.get("type"),
         source=found.get("source"),
-        time=_time("time", time) if time else None,
-        content_type=delivery.message.content_type or found.get("datacontenttype"),
+        time=moment("time", time) if time else None,
+        content_type=content_type,
+        encoding=encoding,
+        body=body,
         attempts=int(attempts),
         due=due,
         left=left,
     )
+
+
+def _encoding(message: WireMessage) -> str | None:
+    """AMQP's property, or the header that stands for it elsewhere."""
+    found = message.properties.get("content_encoding") if message.properties else None
+    if found is None and message.headers:
+        found = next((message.headers[name] for name in ENCODINGS if name in message.headers), None)
+        if found is None and str(message.headers.get(KOMBU, "")).startswith("application/"):
+            found = message.headers[KOMBU]
+    return found if isinstance(found, str) else None
+
+
+def _structured(message: WireMessage, content_type: str, encoding: str | None, largest: int | None) -> Event:
+    body = message.body
+    if largest is not None and len(body) > largest:
+        raise MessageTooLarge(len(body), largest, "this app (max_body_bytes)")
+    return read_event(unpacked(body, encoding, largest) if encoding else body, content_type)
 
 
 def _copy(delivery: Delivery, prefix: str, id: str, own: Mapping[str, str]) -> WireMessage:

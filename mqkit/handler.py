@@ -6,11 +6,11 @@ of the user's code could swallow it. Nothing here talks to the broker.
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from uuid import uuid4
 
-from mqkit.envelope import Envelope, fallback_id, unseal
+from mqkit.attributes import identity
+from mqkit.envelope import Envelope, unseal
 from mqkit.errors import (
     ConfigurationError,
     DecodeError,
@@ -136,9 +136,9 @@ class Handler:
         """Of the function, for people: `shop.bill`."""
         return function_name(self.function)
 
-    async def process(self, delivery: Delivery, spent: int = 0, id: str | None = None, lost: int = 0) -> Outcome:
+    async def process(self, delivery: Delivery, spent: int = 0, lost: int = 0) -> Outcome:
         """One attempt, or why there was none. Never raises Exception. Arguments as in read."""
-        reading = self.read(delivery, spent, id, lost)
+        reading = self.read(delivery, spent, lost)
         if isinstance(reading, Outcome):
             return reading
         message, ports = reading.message, self.ports
@@ -157,21 +157,18 @@ class Handler:
         seconds = ports.monotonic() - started
         return Outcome(delivery, verdict, message.id, message.attempt, seconds, reading.envelope, still=still)
 
-    def read(self, delivery: Delivery, spent: int = 0, id: str | None = None, lost: int = 0) -> "Reading | Outcome":
+    def read(self, delivery: Delivery, spent: int = 0, lost: int = 0) -> "Reading | Outcome":
         """What a delivery says, ready for an attempt; or what becomes of it without one.
 
         Args:
             spent: attempts that happened in place before.
-            id: what the message was called then, if it brings no id of its own.
             lost: attempts that were begun in place, with workers that were never heard of again.
         """
         now = self.ports.now()
         try:
-            envelope = unseal(delivery, new_id=id or "", now=now)
-        except EnvelopeError as error:
-            return Outcome(delivery, self._unreadable(error), fallback_id(delivery) or str(uuid4()), 0)
-        if not envelope.id:  # made only when it is missing: chance costs a call of the system
-            envelope = replace(envelope, id=str(uuid4()))
+            envelope = unseal(delivery, now=now, largest=self.max_body_bytes)
+        except MessageError as error:
+            return Outcome(delivery, self._unreadable(error), identity(delivery), 0)
         if envelope.left > 0 and not spent:
             return Outcome(delivery, Postpone(envelope.left), envelope.id, 0, envelope=envelope)
         before = envelope.attempts + spent + lost
@@ -182,8 +179,7 @@ class Handler:
         except MessageError as error:
             return Outcome(delivery, self._unreadable(error), envelope.id, 0, envelope=envelope)
         except Exception as error:  # noqa: BLE001 - the schema's own code failed, as a handler may
-            attempt = envelope.attempts + spent + 1
-            return Outcome(delivery, self.judge(error, attempt), envelope.id, attempt, envelope=envelope)
+            return Outcome(delivery, self.judge(error, before + 1), envelope.id, before + 1, envelope=envelope)
         return Reading(message, envelope)
 
     def judge(self, error: Exception, attempt: int) -> Verdict:
@@ -197,7 +193,7 @@ class Handler:
 
     def released(self, delivery: Delivery) -> Outcome:
         """The outcome of a delivery that is given back, whatever state it is in."""
-        return Outcome(delivery, Release(), fallback_id(delivery) or "", 0)
+        return Outcome(delivery, Release(), identity(delivery), 0)
 
     def _unreadable(self, error: MessageError) -> DeadLetter:
         return DeadLetter(UNREADABLE.get(type(error), "undecodable"), failure(error))
@@ -208,7 +204,7 @@ class Handler:
             raise MessageTooLarge(len(wire.body), self.max_body_bytes, "this app (max_body_bytes)")
         key = wire.key
         return Message(
-            payload=self.codec.decode(wire.body, envelope.content_type),
+            payload=self._payload(envelope),
             id=envelope.id,
             topic=self.topic.name,
             group=self.group,
@@ -221,6 +217,11 @@ class Handler:
             content_type=envelope.content_type,
             body=wire.body,
         )
+
+    def _payload(self, envelope: Envelope) -> Any:
+        if envelope.body is None:
+            return self.codec.absent()
+        return self.codec.decode(envelope.body, envelope.content_type, envelope.encoding, self.max_body_bytes)
 
     async def _attempt(self, message: Message[Any]) -> Verdict:
         args: Sequence[Any] = (message.payload, message) if self.wants_message else (message.payload,)

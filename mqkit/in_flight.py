@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from mqkit.alone import ABSENT, SUSPECT, Alone
-from mqkit.envelope import PREFIXES, fallback_id
+from mqkit.attributes import identity
 from mqkit.handler import Handler, Outcome
 from mqkit.message import Delivery
 from mqkit.ports import Ports, Timer
@@ -21,7 +21,7 @@ from mqkit.verdict import Again, DeadLetter, Release
 class Item:
     """One delivery inside a worker process."""
 
-    __slots__ = ("begun", "delivery", "due", "epoch", "first_failed", "id", "key", "lost", "spent", "stale", "suspect")
+    __slots__ = ("begun", "delivery", "due", "epoch", "first_failed", "key", "lost", "spent", "stale", "suspect")
 
     def __init__(self, delivery: Delivery, epoch: int, key: bytes | None) -> None:
         self.delivery = delivery
@@ -38,8 +38,6 @@ class Item:
         """When it is repeated, on the monotonic clock."""
         self.first_failed: float | None = None
         """When an attempt at it failed first, in seconds since the epoch."""
-        self.id: str | None = None
-        """Of the message, once it was read."""
         self.stale = False
         """Its session is gone: it will be delivered again, so nothing is repeated in place."""
 
@@ -205,7 +203,7 @@ class InFlight:
     def begun(self, item: Item, lost: int) -> None:
         """It is kept that this suspect begins; and was, how often it had begun before and nobody was heard of again."""
         item.begun = True
-        item.lost = self._alone.really_lost(_named(item), lost)
+        item.lost = self._alone.really_lost(identity(item.delivery), lost)
         if self._stopped:
             self.refused(item)
         else:
@@ -264,7 +262,7 @@ class InFlight:
         """
         for item in self._running if silence < ABSENT else ():
             if item.begun:
-                self._alone.survive(_named(item))
+                self._alone.survive(identity(item.delivery))
         unstarted = () if self._unstarted is None else (self._unstarted,)
         for item in (*unstarted, *self._take_held(), *self._lanes.clear()):
             self._bytes -= len(item.delivery.message.body)
@@ -295,7 +293,6 @@ class InFlight:
                 item.first_failed = now
             outcome.failed = (item.first_failed, now)
         if isinstance(verdict, Again) and (not verdict.counted or item.key is not None) and not item.stale:
-            item.id = outcome.id or None
             item.spent += verdict.counted
             if verdict.counted:
                 self._unnoted.append(item)
@@ -307,7 +304,7 @@ class InFlight:
                 return
             outcome.verdict = Release()
         if alone.survived and not item.stale:
-            alone.settled(_named(item))
+            alone.settled(identity(item.delivery))
         self._lanes.finish(item)
         self._put(item, outcome)
         if was_alone or alone.waiting:
@@ -365,10 +362,3 @@ class InFlight:
             self._lanes.finish(item)
         self._held.clear()
         return held
-
-
-def _named(item: Item) -> str:
-    """What tells a message from others when it comes again; empty if nothing does."""
-    headers = item.delivery.message.headers
-    given = next((str(headers[prefix + "id"]) for prefix in PREFIXES if headers.get(prefix + "id")), None)
-    return given or fallback_id(item.delivery) or ""

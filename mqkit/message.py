@@ -31,6 +31,8 @@ A header that a broker lets occur more than once (Kafka) is a list of its values
 Headers: TypeAlias = Mapping[str, HeaderValue]
 
 NO_HEADERS: Headers = MappingProxyType({})
+NO_BODY = "kafka-null"
+"""The property of a message that has no body at all, where that is not the same as an empty one: Kafka's null."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ class AsyncConsumer(Generic[T]):
         found: list[Pulled[T]] = []
         while in_flight.startable and len(found) < limit:
             item = in_flight.start()
-            reading = self._handler.read(item.delivery, item.spent, item.id, item.lost)
+            reading = self._handler.read(item.delivery, item.spent, item.lost)
             if isinstance(reading, Outcome):
                 in_flight.over(item, reading)
                 continue

@@ -116,7 +116,7 @@ class Workers:
         still: Job | None = None
         outcome: Outcome | None = None
         try:
-            process = self._handler.process(item.delivery, item.spent, item.id, item.lost)
+            process = self._handler.process(item.delivery, item.spent, item.lost)
             outcome = await self._ports.apart(process, self._context)
             if outcome.still is not None:
                 still = outcome.still

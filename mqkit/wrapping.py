@@ -14,7 +14,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Literal, TypeAlias
 
-from mqkit.envelope import LONGEST_NAME, OWN, PREFIXES
+from mqkit.attributes import OWN, PREFIXES
+from mqkit.envelope import LONGEST_NAME
 from mqkit.errors import AuthenticationFailed, BackendError, MessageError, MqkitError, Unroutable
 from mqkit.message import Delivery, HeaderValue, WireMessage
 

@@ -16,7 +16,7 @@ from mqkit.cli.opening import connected, require_topic
 from mqkit.cli.options import AsJson, TopicName, Url
 from mqkit.cli.output import body_fields, header_text, line, put, readable, remark, tell
 from mqkit.envelope import Envelope, key_text, unseal
-from mqkit.errors import ConfigurationError, EnvelopeError
+from mqkit.errors import ConfigurationError, MessageError
 from mqkit.legible import harmless
 from mqkit.message import Delivery
 
@@ -76,17 +76,17 @@ async def _read(receiver: Receiver, count: int | None, timeout: float | None, sh
     return came
 
 
-def _envelope(delivery: Delivery) -> Envelope | EnvelopeError:
+def _envelope(delivery: Delivery) -> Envelope | MessageError:
     try:
-        return unseal(delivery, new_id="", now=time.time())
-    except EnvelopeError as error:
+        return unseal(delivery, now=time.time())
+    except MessageError as error:
         return error
 
 
 def _as_line(delivery: Delivery) -> None:
     envelope = _envelope(delivery)
     wire = delivery.message
-    if isinstance(envelope, EnvelopeError):
+    if isinstance(envelope, MessageError):
         seen: dict[str, object] = {"id": wire.id, "problem": str(envelope), "headers": wire.headers}
     else:
         seen = {
@@ -103,7 +103,7 @@ def _as_line(delivery: Delivery) -> None:
 def _as_text(delivery: Delivery) -> None:
     envelope = _envelope(delivery)
     head = Text(overflow="fold")
-    if isinstance(envelope, EnvelopeError):
+    if isinstance(envelope, MessageError):
         head.append(f"unreadable envelope: {harmless(str(envelope))}", "red")
     else:
         when = (envelope.time.astimezone().strftime("%H:%M:%S ")) if envelope.time else ""

@@ -449,8 +449,7 @@ def test_a_packed_body_is_unpacked(encoding: str | None, pack: Any) -> None:
     [
         (b"{}", "zstd", "'zstd' cannot be read; send gzip, deflate, or none"),
         (b"{}", "br", "'br'"),
-        (b"{}", "gzip, br", "'gzip, br'"),
-        (b"{}", "x" * 10_000, "cannot be read"),
+        (b"{}", "gzip, br", "'br'"),
         (b"{}", "gzip", "not in gzip"),
         (gzip.compress(b"{}" * 99)[:-9], "gzip", "ends too early"),
         (b"", "gzip", "not JSON"),

@@ -4,17 +4,17 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mqkit.attributes import PREFIXES, identity
 from mqkit.envelope import (
-    PREFIXES,
     bookkeeping,
     buried,
     check_headers,
-    fallback_id,
     key_bytes,
     key_text,
     postponed,
@@ -30,6 +30,9 @@ from mqkit.verdict import Failure
 
 NOW = 1_700_000_000.0
 FAILURE = Failure("ValueError", "no", "Traceback ...")
+
+NAMELESS = "ad95be9f-a10e-505c-9faf-de6508384642"
+"""What a message with nothing in it is called, by each version of mqkit."""
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 names = st.text("abcdefgh-_XYZ", min_size=1, max_size=30).filter(
@@ -78,7 +81,7 @@ def test_what_is_sealed_is_unsealed(
     prefix: str, id: str, source: str, type: str, key: str | None, headers: dict[str, str], due: float | None
 ) -> None:
     wire = sealed(prefix=prefix, id=id, source=source, type=type, key=key, headers=headers, due=due)
-    envelope = unseal(delivered(wire), new_id="unused", now=NOW)
+    envelope = unseal(delivered(wire), now=NOW)
     assert (envelope.id, envelope.source or "", envelope.type or "") == (id, source, type)
     assert envelope.headers == headers
     assert envelope.time == datetime.fromtimestamp(NOW, UTC)
@@ -125,7 +128,7 @@ def test_a_publisher_is_told_what_no_broker_could_carry(arguments: dict[str, Any
 
 def test_a_long_schema_name_is_cut_rather_than_refused_by_every_consumer() -> None:
     wire = sealed(type="Union[" + "A" * 5000)
-    assert unseal(delivered(wire), new_id="", now=NOW).id == "1"
+    assert unseal(delivered(wire), now=NOW).id == "1"
 
 
 @pytest.mark.parametrize("key", [b"", b"abc", b"\xff\x00", "é".encode()])
@@ -140,7 +143,7 @@ def test_hostile_headers_are_an_envelope_error_or_harmless(
 ) -> None:
     delivery = delivered(WireMessage(b"x", headers, id=id), returned=returned, origin="orders@5", unique=True)
     try:
-        envelope = unseal(delivery, new_id="new", now=NOW)
+        envelope = unseal(delivery, now=NOW)
     except EnvelopeError:
         letter = buried(
             delivery, "ce_", "new", reason="envelope", attempts=0, failure=FAILURE, now=NOW, handler="h", service="s"
@@ -180,15 +183,15 @@ def test_hostile_headers_are_an_envelope_error_or_harmless(
 )
 def test_what_cannot_be_read_is_named(headers: dict[str, Any]) -> None:
     with pytest.raises(EnvelopeError):
-        unseal(delivered(WireMessage(b"", headers)), new_id="new", now=NOW)
+        unseal(delivered(WireMessage(b"", headers)), now=NOW)
 
 
 @pytest.mark.parametrize("attempts", ["-1", "x", "nan", "1e10", ["1"], "9" * 5000], ids=lambda v: str(v)[:9])
 def test_bookkeeping_is_read_where_mqkit_wrote_it_and_nowhere_else(attempts: Any) -> None:
     wire = WireMessage(b"", {"mqkit-attempts": attempts})
-    assert unseal(delivered(wire), new_id="new", now=NOW).attempts == 0
+    assert unseal(delivered(wire), now=NOW).attempts == 0
     with pytest.raises(EnvelopeError):
-        unseal(delivered(wire, returned=True), new_id="new", now=NOW)
+        unseal(delivered(wire, returned=True), now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +202,7 @@ def test_bookkeeping_is_read_where_mqkit_wrote_it_and_nowhere_else(attempts: Any
         ({"ce_id": None}, None, {"origin": "o", "unique": True}, "o"),
         ({}, "wire", {"origin": "o", "unique": True}, "wire"),
         ({}, "", {"origin": "o", "unique": True}, "o"),
-        ({}, None, {"origin": "o", "unique": False}, "new"),
+        ({}, None, {"origin": "o", "unique": False}, NAMELESS),
         ({"ce_id": 7}, None, {}, "7"),
         ({"ce_id": b"7"}, None, {}, "7"),
         ({"cloudEvents:ID": "7"}, None, {}, "7"),
@@ -209,19 +212,19 @@ def test_where_the_id_comes_from_and_that_copies_keep_it(
     headers: dict[str, Any], wire_id: str | None, delivery: dict[str, Any], expected: str
 ) -> None:
     got = delivered(WireMessage(b"", headers, id=wire_id), **delivery)
-    assert unseal(got, new_id="new", now=NOW).id == expected
+    assert unseal(got, now=NOW).id == expected
     for prefix in ("ce_", "cloudEvents:"):
         copy = retried(got, prefix, expected, attempts=1, failure=FAILURE, now=NOW, delay=1, left=0)
         # as another broker might hand it on: no id of its own, headers in another order
         turned = WireMessage(b"", dict(sorted(copy.headers.items(), reverse=True)))
         for wire in (copy, WireMessage(b"", copy.headers), turned):
-            assert unseal(delivered(wire, returned=True), new_id="other", now=NOW).id == expected
+            assert unseal(delivered(wire, returned=True), now=NOW).id == expected
 
 
 def test_a_message_without_anything_gets_defaults() -> None:
-    envelope = unseal(delivered(WireMessage(b"")), new_id="new", now=NOW)
+    envelope = unseal(delivered(WireMessage(b"")), now=NOW)
     assert (envelope.id, envelope.type, envelope.source, envelope.time, envelope.content_type) == (
-        "new",
+        NAMELESS,
         None,
         None,
         None,
@@ -232,13 +235,13 @@ def test_a_message_without_anything_gets_defaults() -> None:
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_every_protocol_bindings_prefix_is_read(prefix: str) -> None:
     wire = WireMessage(b"", {prefix + "type": "Order", prefix + "datacontenttype": "a/b", prefix + "traceparent": "t"})
-    envelope = unseal(delivered(wire), new_id="new", now=NOW)
+    envelope = unseal(delivered(wire), now=NOW)
     assert (envelope.type, envelope.content_type) == ("Order", "a/b")
     assert envelope.headers == {prefix + "traceparent": "t"}
 
 
 def copies(delivery: Delivery) -> dict[str, WireMessage]:
-    envelope = unseal(delivery, new_id="new", now=NOW)
+    envelope = unseal(delivery, now=NOW)
     return {
         "postponed": postponed(delivery, "ce_", envelope, left=3),
         "retried": retried(
@@ -306,13 +309,13 @@ def test_attempts_and_the_first_failure_go_on_from_copy_to_copy() -> None:
     for attempt in (1, 2, 3):
         wire = retried(delivery, "ce_", "1", attempts=attempt, failure=FAILURE, now=NOW + attempt, delay=2, left=0)
         delivery = delivered(wire, returned=True)
-        envelope = unseal(delivery, new_id="new", now=NOW)
+        envelope = unseal(delivery, now=NOW)
         assert envelope.attempts == attempt
         assert envelope.due == NOW + attempt + 2
         assert wire.headers["mqkit-first-failed"] == timestamp(NOW + 1)
         assert wire.headers["mqkit-last-failed"] == timestamp(NOW + attempt)
         moved = postponed(delivery, "ce_", envelope, left=0)
-        again = unseal(delivered(moved, returned=True), new_id="new", now=NOW)
+        again = unseal(delivered(moved, returned=True), now=NOW)
         assert (again.attempts, again.due) == (attempt, envelope.due)
 
 
@@ -335,10 +338,61 @@ def test_check_headers_takes_ordinary_ones() -> None:
     check_headers({"trace-id": "1", "X-Anything": "é", "celery": "2", "empty": ""})
 
 
-def test_the_fallback_is_the_brokers_id_or_a_unique_origin() -> None:
-    assert fallback_id(delivered(WireMessage(b"", id="a"))) == "a"
-    assert fallback_id(delivered(WireMessage(b""), origin="o")) is None
-    assert fallback_id(delivered(WireMessage(b""), origin="o", unique=True)) == "o"
+def test_the_id_of_a_stranger_is_the_brokers_or_a_unique_origin_or_what_it_is_made_of() -> None:
+    assert identity(delivered(WireMessage(b"", id="a"))) == "a"
+    assert identity(delivered(WireMessage(b""), origin="o", unique=True)) == "o"
+    assert identity(delivered(WireMessage(b""), origin="o")) == NAMELESS
+
+
+def test_an_id_that_can_be_read_names_a_message_that_cannot() -> None:
+    got = delivered(WireMessage(b"", {"ce_id": "mine", "ce_time": "yesterday"}), origin="o", unique=True)
+    assert identity(got) == "mine"
+    assert identity(delivered(WireMessage(b"", {"ce_id": "x" * 2000}), origin="o", unique=True)) == "o"
+
+
+def test_a_made_up_id_is_the_same_at_every_delivery_and_another_for_another_message() -> None:
+    def made(wire: WireMessage, **rest: Any) -> str:
+        return unseal(delivered(wire, **rest), now=NOW).id
+
+    def wire(**changed: Any) -> WireMessage:
+        given: dict[str, Any] = {"headers": {"a": 1, "b": [b"x", None]}, "key": b"k", "content_type": "a/b"}
+        return WireMessage(**{"body": b"{}", "properties": {"priority": 3}, **given, **changed})
+
+    first = made(wire())
+    assert UUID(first).version == 5
+    assert first == made(wire(), origin="elsewhere", redelivered=3)
+    assert first == made(wire(headers={"b": [b"x", None], "a": 1, "mqkit-attempts": "3"}))
+    assert first == made(wire(properties={"priority": 3, "x-death": [{"count": 1}]}))
+    others = [
+        wire(body=b"{} "), wire(key=b"l"), wire(key=None), wire(content_type=None), wire(headers={"a": 2}),
+        wire(properties={"priority": 4}), wire(properties={}), wire(headers={"a": 10**5000}),
+    ]  # fmt: skip
+    assert len({first, *map(made, others)}) == len(others) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-05-05t17:31:00z", datetime(2024, 5, 5, 17, 31, tzinfo=UTC)),
+        ("2016-12-31T23:59:60Z", datetime(2016, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("2024-05-05T17:31:00.123456789Z", datetime(2024, 5, 5, 17, 31, 0, 123456, tzinfo=UTC)),
+        ("0001-01-01T00:00:00Z", datetime(1, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_time_as_rfc_3339_allows_it(text: str, expected: datetime) -> None:
+    assert unseal(delivered(WireMessage(b"", {"ce_time": text})), now=NOW).time == expected
+
+
+def test_a_body_that_is_packed_says_so_in_a_property_or_a_header() -> None:
+    for wire in (
+        WireMessage(b"", properties={"content_encoding": "gzip"}),
+        WireMessage(b"", {"content-encoding": "gzip"}),
+        WireMessage(b"", {"Content-Encoding": "gzip"}),
+    ):
+        assert unseal(delivered(wire), now=NOW).encoding == "gzip"
+    kombu = WireMessage(b"", {"compression": "application/x-gzip"}, properties={"content_encoding": "utf-8"})
+    assert unseal(delivered(kombu), now=NOW).encoding == "utf-8"
+    assert unseal(delivered(WireMessage(b"", {"compression": "high"})), now=NOW).encoding is None
 
 
 @given(st.integers(0, 4_000_000_000_000_000))
@@ -360,14 +414,14 @@ def test_a_time_is_written_to_the_microsecond(microseconds: int) -> None:
     ],
 )
 def test_what_is_left_to_wait_is_no_matter_of_clocks_where_it_is_told(headers: dict[str, str], left: float) -> None:
-    assert unseal(delivered(WireMessage(b"", headers)), new_id="new", now=NOW).left == pytest.approx(left)
+    assert unseal(delivered(WireMessage(b"", headers)), now=NOW).left == pytest.approx(left)
 
 
 def test_who_seals_and_who_copies_tell_what_is_left() -> None:
     sealed = seal(b"", prefix="ce_", id="1", source="s", type="t", now=NOW, content_type="a/b", due=NOW + 20, left=5.0)
-    ahead, behind = (unseal(delivered(sealed), new_id="", now=NOW + skew) for skew in (900, -900))
+    ahead, behind = (unseal(delivered(sealed), now=NOW + skew) for skew in (900, -900))
     assert (ahead.left, behind.left) == (5, 5)
     moved = postponed(delivered(sealed), "ce_", ahead, left=0.0)
-    assert unseal(delivered(moved), new_id="", now=NOW - 900).left == 0
+    assert unseal(delivered(moved), now=NOW - 900).left == 0
     again = retried(delivered(sealed), "ce_", "1", attempts=1, failure=FAILURE, now=NOW, delay=60, left=0.0)
-    assert unseal(delivered(again), new_id="", now=NOW - 900).left == 0
+    assert unseal(delivered(again), now=NOW - 900).left == 0

@@ -2,9 +2,11 @@
 
 import asyncio
 import functools
+import gzip
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 import pytest
@@ -14,7 +16,7 @@ from mqkit.codec import Codecs
 from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, PublishError, SchemaError, Unroutable
 from mqkit.event_loop import AsyncPorts
 from mqkit.handler import PATIENCE, Handler, HandlerOptions, Outcome
-from mqkit.message import Delivery, Message, Outgoing, WireMessage
+from mqkit.message import NO_BODY, Delivery, Message, Outgoing, WireMessage
 from mqkit.middleware import Around
 from mqkit.retry import Retry
 from mqkit.signals import Skip
@@ -145,6 +147,74 @@ def test_a_broken_broker_is_never_blamed_on_the_message(error: Exception) -> Non
     verdict = process(handler, retry=Retry(attempts=1)).verdict
     assert isinstance(verdict, Again)
     assert (verdict.counted, verdict.delay) == (False, PATIENCE)
+
+
+STRUCTURED = b'{"id": "A-1", "type": "order", "source": "till", "data": {"customer": "bob"}}'
+
+
+@pytest.mark.parametrize(
+    ("wire", "customer", "id"),
+    [
+        (WireMessage(STRUCTURED, content_type="application/cloudevents+json"), "bob", "A-1"),
+        (
+            WireMessage(gzip.compress(b'{"customer": "bob"}'), {"ce_id": "1"}, properties={"content_encoding": "gzip"}),
+            "bob",
+            "1",
+        ),
+        (WireMessage(b'\xef\xbb\xbf{"customer": "bob"}', {"ce_id": "1"}, content_type="text/json"), "bob", "1"),
+    ],
+    ids=["structured", "gzip", "byte order mark"],
+)
+def test_what_strangers_write_is_handled(wire: WireMessage, customer: str, id: str) -> None:
+    seen: list[Message[Order]] = []
+
+    async def handler(order: Order, message: Message[Order]) -> None:
+        seen.append(message)
+
+    assert process(handler, Delivery(wire, 1, "orders", "billing")).verdict == Done()
+    (message,) = seen
+    assert (message.payload.customer, message.id, message.body) == (customer, id, wire.body)
+
+
+NULL = WireMessage(b"", {"ce_id": "1"}, key=b"42", properties={NO_BODY: True})
+
+
+@pytest.mark.parametrize(("schema", "expected"), [(Order | None, None), (None, None), (bytes, b"")])
+def test_a_message_without_a_body_is_none_where_the_schema_takes_it(schema: Any, expected: Any) -> None:
+    seen = []
+
+    async def handler(order: Any) -> None:
+        seen.append(order)
+
+    assert process(handler, Delivery(NULL, 1, "orders", "billing"), schema=schema).verdict == Done()
+    assert seen == [expected]
+
+
+def test_a_message_without_a_body_is_told_as_such_where_the_schema_takes_none() -> None:
+    async def handler(order: Any) -> None:
+        raise AssertionError("never called")
+
+    verdict = process(handler, Delivery(NULL, 1, "orders", "billing")).verdict
+    assert isinstance(verdict, DeadLetter)
+    assert verdict.reason == "schema"
+    assert "the record is null (a tombstone)" in verdict.failure.text
+
+
+def test_a_message_without_an_id_has_the_same_whatever_becomes_of_it() -> None:
+    async def handler(order: Order) -> None:
+        raise ValueError("no")
+
+    got = Delivery(WireMessage(b'{"customer": "bob"}'), 1, "orders", "billing")
+    outcomes = [
+        process(handler, got),
+        process(handler, got, spent=2),
+        process(handler, replace(got, token=2, redelivered=1)),
+    ]
+    unreadable = process(
+        handler, Delivery(WireMessage(b"{", {"ce_id": "mine", "ce_time": "?"}), 1, "orders", "billing")
+    )
+    assert len({outcome.id for outcome in outcomes}) == 1
+    assert unreadable.id == "mine"
 
 
 def validated_by(error: Exception) -> Any:

@@ -10,13 +10,13 @@ from json import dumps
 from types import MappingProxyType
 from typing import TypeAlias
 
-from mqkit.message import NO_HEADERS, Headers, HeaderValue, WireMessage
+from mqkit.message import NO_BODY, NO_HEADERS, Headers, HeaderValue, WireMessage
 
 Pairs: TypeAlias = list[tuple[str, str | bytes | None]]
 """Headers as the driver takes them."""
 
 CONTENT_TYPE = "content-type"
-TOMBSTONE: Headers = MappingProxyType({"kafka-null": True})
+TOMBSTONE: Headers = MappingProxyType({NO_BODY: True})
 """The properties of a record whose value is null, so that a copy of it is null too."""
 BATCH_OVERHEAD = 61
 """Bytes of the header of a record batch, which counts against the broker's limit."""
@@ -34,7 +34,7 @@ def to_record(message: WireMessage) -> tuple[bytes | None, bytes | None, Pairs]:
             pairs.extend((name, _encoded(item)) for item in value)
         else:
             pairs.append((name, _encoded(value)))
-    value = None if not message.body and message.properties.get("kafka-null") else message.body
+    value = None if not message.body and message.properties.get(NO_BODY) else message.body
     return value, message.key, pairs
 
 

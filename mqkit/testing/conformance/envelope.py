@@ -69,6 +69,39 @@ class Enveloping(Suite):
         assert messages[1].headers.keys() == set()
 
     @promise("F2")
+    def test_a_message_without_an_id_has_the_same_at_every_delivery_and_in_every_group(self, scene: Scene) -> None:
+        topic = scene.topic()
+        service = scene.publisher()
+        for group in ("billing", "shipping"):
+            with service.consumer(topic, group):
+                pass  # declared
+        scene.harness.raw_publish(topic.name, b'{"number": 1}', headers={"tenant": "a"}, content_type=JSON, key=b"k")
+        ids = []
+        for group in ("billing", "billing", "shipping"):
+            with service.consumer(topic, group) as consumer:
+                ids += [each.message.id for each in consumer.pull(1)]  # not decided: it comes again
+        assert len(ids) == 3
+        assert len(set(ids)) == 1
+
+    @promise("F2")
+    def test_an_event_in_structured_mode_is_read_and_a_batch_of_them_named(self, scene: Scene) -> None:
+        topic = scene.topic()
+        service = scene.service()
+        service.subscribe(topic, "billing")
+        service.start()
+        event = b'{"id": "A-1", "source": "till", "type": "order", "subject": "7", "data": {"number": 1}}'
+        scene.harness.raw_publish(topic.name, event, content_type="application/cloudevents+json; charset=UTF-8")
+        scene.harness.raw_publish(topic.name, b"[]", content_type="application/cloudevents-batch+json")
+        (letter,) = service.wait_for_letters(topic, "billing", 1)
+        assert (letter.reason, letter.body) == ("envelope", b"[]")
+        assert "batch of CloudEvents" in letter.error
+        service.wait_until(lambda: service.record.done, "the event is handled")
+        (call,) = service.record.calls()
+        assert (call.payload, call.message.body) == (note(1), event)
+        assert (call.message.id, call.message.source, call.message.type) == ("A-1", "till", "order")
+        assert call.message.headers == {"ce_subject": "7"}
+
+    @promise("F2")
     def test_hostile_messages_become_dead_letters_and_stall_nothing(self, scene: Scene) -> None:
         topic = scene.topic()
         service = scene.service()
