@@ -75,14 +75,55 @@ def test_retries_that_are_finished_do_not_come_back_when_kafka_forgets_the_group
     nothing(session.receiver(), 2)
 
 
-def test_dead_letters_that_are_settled_do_not_come_back_when_kafka_forgets_the_group(
+def test_dead_letters_that_are_settled_are_removed_up_to_the_first_that_is_not(
     session: Session, admin: AdminClient
 ) -> None:
     session.publish(*numbers(20), group="g", dead=True)
     receiver = session.receiver(source="dead")
-    receiver.settle(done(*take(receiver, 20)[:15]))
+    found = take(receiver, 20)
+    receiver.settle(done(*found[:10], *found[15:]))
+    assert start_of(admin, f"{session.topic}.g.dlq") == 10
+    receiver.settle(done(*found[10:15]))
+    assert start_of(admin, f"{session.topic}.g.dlq") == 20
     receiver.close()
-    assert start_of(admin, f"{session.topic}.g.dlq") == 15
-    forget(admin, f"{session.topic}.g.dlq")
-    assert session.counts().dead == 5
-    assert bodies(take(session.receiver(source="dead"), 5)) == numbers(15, 20)
+    assert session.counts().dead == 0
+
+
+def settle_letters(session: Session, *settled: int) -> None:
+    """In a session of their own, which reads all that there are."""
+    receiver = session.receiver(source="dead")
+    there = {int(delivery.message.body): delivery for delivery in take(receiver, session.counts().dead or 0)}
+    assert not receiver.receive(1, 1), "as many as are counted"
+    receiver.settle(done(*(there[number] for number in settled)))
+    receiver.close()
+
+
+def test_dead_letters_that_are_settled_do_not_come_back_when_kafka_forgets_the_group(
+    session: Session, admin: AdminClient
+) -> None:
+    name = f"{session.topic}.g.dlq"
+    session.publish(*numbers(20), group="g", dead=True)
+    for settled in ([0, 1], [5, 6, 7, 15], [19, 3]):
+        settle_letters(session, *settled)
+        forget(admin, name)
+    assert session.counts().dead == 12
+    assert start_of(admin, name) == 2
+    settle_letters(session, *({*range(2, 20)} - {3, 5, 6, 7, 15, 18, 19}))
+    forget(admin, name)
+    assert session.counts() == Counts(0, 0, 0, 1, 0)
+    settle_letters(session, 18)
+    assert start_of(admin, name) == 20
+    settle_letters(session)
+    assert start_of(admin, f"{name}.settled") == 2, "nothing of the two facts need be known any more"
+
+
+def test_dead_letters_of_a_topic_that_an_earlier_version_declared_are_settled_as_before(
+    session: Session, admin: AdminClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"{session.topic}.g.dlq.settled"
+    admin.delete_topics([name])[name].result(PATIENCE)
+    wait_until(lambda: name not in admin.list_topics(timeout=PATIENCE).topics, "it is deleted")
+    session.publish(*numbers(5), group="g", dead=True)
+    settle_letters(session, 0, 3)
+    assert bodies(take(session.receiver(source="dead"), 3)) == [b"1", b"2", b"4"]
+    assert not caplog.records

@@ -35,6 +35,7 @@ from mqkit.backends.kafka.plan import (
     topic_differences,
     topic_wanted,
 )
+from mqkit.backends.kafka.settled import Facts, Settled
 from mqkit.backends.kafka.tiers import tiers, tiers_group_name
 from mqkit.errors import AuthenticationFailed, BackendError, ConnectionLost, TopologyError, Unroutable
 from mqkit.topology import Finding, Topology, dead_name, group_name
@@ -193,13 +194,18 @@ class KafkaAdmin:
         found = self.answers(self.client.list_offsets(asked, request_timeout=PATIENCE), "the ends of logs")
         return [TopicPartition(place.topic, place.partition, end.offset) for place, end in found.items()]
 
-    def count(self, topic: str, group: str, metadata: ClusterMetadata) -> Counts:
-        """How a group stands; `metadata` holds its topics."""
-        names = [topic, *(tier.name for tier in tiers(topic, group)), dead_name(topic, group)]
+    def count(self, topic: str, group: str, metadata: ClusterMetadata, settled: Settled | None) -> Counts:
+        """How a group stands; `metadata` holds its topics.
+
+        Args:
+            settled: which of its dead letters are settled, where there is such a topic.
+        """
+        dead = dead_name(topic, group)
+        names = [topic, *(tier.name for tier in tiers(topic, group)), dead, *([settled.name] if settled else [])]
         places = [TopicPartition(name, number) for name in names for number in metadata.topics[name].partitions]
         asked = {"request_timeout": PATIENCE}
         what = f"how group {group} of {topic} stands"
-        asking = (group_name(topic, group), tiers_group_name(topic, group), dead_name(topic, group))
+        asking = (group_name(topic, group), tiers_group_name(topic, group), dead)
         # first: librdkafka crashes when it asks a coordinator that is not ready for offsets (its issue 5040)
         described = self.answers(self.client.describe_consumer_groups(list(asking), **asked), what)
         # up to where transactions are open nobody is given anything
@@ -220,7 +226,11 @@ class KafkaAdmin:
             and (known := in_log(decode(place.offset, place.metadata), ids.get(place.topic, ""))) is not None
         }
         members = any(found.members for name, found in described.items() if name in asking[:2])
-        return counts(topic, group, logs, progress, members=members)
+        facts: Facts = {}
+        if settled is not None and any(log.end > log.start for (name, _), log in logs.items() if name == dead):
+            log = logs[settled.name, 0]
+            facts = settled.facts(ids[dead], log.start, log.end)
+        return counts(topic, group, logs, progress, members=members, settled=facts)
 
     def _make(self, wanted: Iterable[Wanted]) -> None:
         """Create these topics, and wait until they can be used. It is fine if somebody else was faster."""

@@ -16,8 +16,9 @@ from mqkit.backends.kafka.member import Member
 from mqkit.backends.kafka.options import Settings, client_config, parse_url
 from mqkit.backends.kafka.plan import groups_among
 from mqkit.backends.kafka.receiver import KafkaReceiver
-from mqkit.backends.kafka.sender import KafkaSender
-from mqkit.backends.kafka.tiers import Tier, delay_tiers, tiers, tiers_group_name
+from mqkit.backends.kafka.sender import KafkaSender, producer_config
+from mqkit.backends.kafka.settled import Settled
+from mqkit.backends.kafka.tiers import Tier, delay_tiers, settled_name, tiers, tiers_group_name
 from mqkit.backends.kafka.trimming import Trimming
 from mqkit.errors import ConfigurationError
 from mqkit.topology import Finding, Topology, dead_name, group_name
@@ -38,6 +39,7 @@ class KafkaBackend:
     def __init__(self, url: str) -> None:
         self._settings = parse_url(url)
         self._admin = KafkaAdmin(self._settings)
+        self._settled_of: dict[str, Settled] = {}
 
     def connect(self, timeout: float) -> str:
         """As BlockingBackend.connect."""
@@ -121,8 +123,16 @@ class KafkaBackend:
             numbers=sorted(metadata.topics[name].partitions),
             logs=self._logs([name]),
             trimming=Trimming(self._admin.delete),
+            settled=self._settled(topic, group, metadata),
             trouble=Trouble(self._settings.servers),
         )
+
+    def _settled(self, topic: str, group: str, metadata: ClusterMetadata) -> Settled | None:
+        name = settled_name(topic, group)
+        if name not in metadata.topics:
+            return None  # it was declared by an earlier version
+        reading, writing = consumer_config(self._settings, name), producer_config(self._settings)
+        return self._settled_of.setdefault(name, Settled(name, reading, writing, self._admin.delete))
 
     def _require(self, names: Iterable[str], topic: str, group: str | None) -> ClusterMetadata:
         """The metadata, if these topics exist."""
@@ -147,7 +157,8 @@ class KafkaBackend:
     def inspect(self, topic: str, group: str) -> Counts:
         """As BlockingBackend.inspect."""
         names = [topic, *(tier.name for tier in tiers(topic, group)), dead_name(topic, group)]
-        return self._admin.count(topic, group, self._require(names, topic, group))
+        metadata = self._require(names, topic, group)
+        return self._admin.count(topic, group, metadata, self._settled(topic, group, metadata))
 
     def groups(self, topic: str | None = None) -> Sequence[tuple[str, str]]:
         """As BlockingBackend.groups."""
@@ -155,6 +166,8 @@ class KafkaBackend:
 
     def close(self) -> None:
         """As BlockingBackend.close."""
+        for settled in self._settled_of.values():
+            settled.close()
         self._admin.close()
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeAlias
 
 from mqkit.backend import Counts
 from mqkit.backends.kafka.offsets import Progress
+from mqkit.backends.kafka.ranges import Ranges
 from mqkit.backends.kafka.tiers import tiers
 from mqkit.topology import dead_name
 
@@ -29,10 +31,31 @@ def left(log: Log, progress: Progress | None) -> int:
     return untaken + sum(log.start <= offset < log.end for offset in progress.unfinished)
 
 
+def settled_among(log: Log, progress: Progress | None, settled: Ranges | None) -> int:
+    """How many of those that are left by `progress` are settled nevertheless."""
+    if settled is None:
+        return 0
+    if progress is None:
+        return settled.count(log.start, log.end)
+    beyond = settled.count(max(log.start, progress.position), log.end)
+    return beyond + sum(log.start <= offset < log.end and offset in settled for offset in progress.unfinished)
+
+
 def counts(
-    topic: str, group: str, logs: Mapping[Place, Log], progress: Mapping[Place, Progress], *, members: bool
+    topic: str,
+    group: str,
+    logs: Mapping[Place, Log],
+    progress: Mapping[Place, Progress],
+    *,
+    members: bool,
+    settled: Mapping[int, Ranges] = MappingProxyType({}),
 ) -> Counts:
-    """How the group stands. Without `members`, nothing is with one."""
+    """How the group stands.
+
+    Args:
+        members: False: nothing is with one.
+        settled: by partition, which dead letters are settled whatever `progress` says.
+    """
     steps = {topic: 0.0} | {tier.name: tier.step for tier in tiers(topic, group)}
     ready = in_flight = waiting = 0
     for place, log in _of(steps, logs):
@@ -44,7 +67,10 @@ def counts(
             waiting += rest - out
         else:
             ready += rest - out
-    dead = sum(left(log, progress.get(place)) for place, log in _of({dead_name(topic, group)}, logs))
+    dead = sum(
+        left(log, progress.get(place)) - settled_among(log, progress.get(place), settled.get(place[1]))
+        for place, log in _of({dead_name(topic, group)}, logs)
+    )
     lag = sum(left(log, progress.get(place)) for place, log in _of({topic}, logs))
     return Counts(ready, in_flight, waiting, dead, lag)
 

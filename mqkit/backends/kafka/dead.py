@@ -14,6 +14,7 @@ from mqkit.backends.kafka.offsets import Progress, decode, in_log, merged
 from mqkit.backends.kafka.partitions import Lease, Partition, message_of
 from mqkit.backends.kafka.places import PATIENCE, closing, committed
 from mqkit.backends.kafka.receiver import CLOSING, check_again
+from mqkit.backends.kafka.settled import Facts, Settled
 from mqkit.backends.kafka.tiers import Tier
 from mqkit.backends.kafka.trimming import Trimming
 from mqkit.errors import ClosedError, LeaseLost, MqkitError
@@ -36,11 +37,14 @@ class DeadReceiver:
         numbers: Sequence[int],
         logs: Logs,
         trimming: Trimming,
+        settled: Settled | None,
         trouble: Trouble,
     ) -> None:
         self._logs = logs
         self._log_id = logs.ids[tier.name]
         self._trimming = trimming
+        self._settled = settled
+        self._facts: Facts = {}
         self._topic = topic
         self._group = group
         self._trouble = trouble
@@ -59,11 +63,23 @@ class DeadReceiver:
                     progress = self._progress(place)
                     self._partitions[place.partition] = Partition(tier, place.partition, progress, self._log_id)
                     place.offset = OFFSET_BEGINNING if progress is None else progress.low
+                if settled is not None:
+                    self._learn(settled, places)
                 self._consumer.list_topics(tier.name, PATIENCE)  # or else it looks for the leader only a second later
                 self._consumer.assign(places)
         except BaseException:
             self.close()
             raise
+
+    def _learn(self, settled: Settled, places: Sequence[TopicPartition]) -> None:
+        """Which letters are settled, whatever the group's offsets say."""
+        start, end = self._consumer.get_watermark_offsets(TopicPartition(settled.name, 0), timeout=PATIENCE)
+        self._facts = settled.facts(self._log_id, start, end)
+        if start < end:
+            begins = {
+                place.partition: self._consumer.get_watermark_offsets(place, timeout=PATIENCE) for place in places
+            }
+            settled.tidy(self._log_id, {number: begin for number, (begin, _) in begins.items()}, start)
 
     def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
         """As BlockingReceiver.receive; nothing at once when all were given."""
@@ -106,7 +122,11 @@ class DeadReceiver:
             return
         self._at_end.discard(number)
         part = self._partitions[number]
-        if part.tracker.take(offset):
+        if not part.tracker.take(offset):
+            return
+        if number in self._facts and offset in self._facts[number]:
+            part.tracker.finish(offset)
+        else:
             message = message_of(record)
             found.append(part.hand_out(offset, message, self._topic, self._group))
 
@@ -114,6 +134,7 @@ class DeadReceiver:
         """As BlockingReceiver.settle; returns when the broker has it."""
         self._check()
         changed: set[Partition] = set()
+        finished: dict[int, list[int]] = {}
         again: list[Lease] = []
         for token, settlement in settlements:
             assert isinstance(token, Lease)
@@ -122,7 +143,12 @@ class DeadReceiver:
             elif settlement is Settlement.DONE:
                 token.partition.tracker.finish(token.offset)
                 changed.add(token.partition)
+                finished.setdefault(token.partition.number, []).append(token.offset)
         self._commit(changed)
+        if self._settled is not None:
+            lows = {part.number: part.tracker.low for part in changed}
+            above = {number: sorted(o for o in some if o > lows[number]) for number, some in finished.items()}
+            self._settled.add(self._log_id, above)
         check_again(again)
 
     def note(self, notes: Notes) -> None:

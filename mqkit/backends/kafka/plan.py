@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mqkit.backends.kafka.options import KafkaTopic, Settings
-from mqkit.backends.kafka.tiers import delay_tiers, retry_tiers
+from mqkit.backends.kafka.tiers import delay_tiers, retry_tiers, settled_name
 from mqkit.errors import TopologyError
 from mqkit.topology import Difference, TopicNeed, dead_name
 
@@ -67,6 +67,11 @@ def beside(need: TopicNeed, topic: Wanted, found: Mapping[str, str]) -> list[Wan
     names = [dead_name(need.name, group) for group in sorted(need.groups)]
     names += [tier.name for group in sorted(need.groups) for tier in retry_tiers(need.name, group)]
     wanted = [Wanted(name, 1, topic.replication, {**FOREVER, **kept}) for name in names]
+    facts = {name: value for name, value in kept.items() if name != LIMIT}
+    wanted += [
+        Wanted(settled_name(need.name, group), 1, topic.replication, {**FOREVER, **facts})
+        for group in sorted(need.groups)
+    ]
     if "retention.ms" in topic.settings:  # a delayed message is one of the topic's own, kept as long after its time
         kept["retention.ms"] = topic.settings["retention.ms"]
     for tier in delay_tiers(need.name):

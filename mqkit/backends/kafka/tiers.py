@@ -55,6 +55,11 @@ def tiers_group_name(topic: str, group: str) -> str:
     return f"{group_name(topic, group)}.retry"
 
 
+def settled_name(topic: str, group: str) -> str:
+    """The topic that tells which of a group's dead letters are settled although older ones are not."""
+    return f"{dead_name(topic, group)}.settled"
+
+
 def destination(outgoing: Outgoing) -> str:
     """The topic that a message goes to."""
     topic, group = outgoing.topic, outgoing.group

@@ -4,7 +4,7 @@ import pytest
 
 from mqkit.backend import Counts
 from mqkit.backends.kafka import KafkaTopic
-from mqkit.backends.kafka.counting import Log, counts, left
+from mqkit.backends.kafka.counting import Log, counts, left, settled_among
 from mqkit.backends.kafka.offsets import Progress
 from mqkit.backends.kafka.options import parse_url
 from mqkit.backends.kafka.plan import (
@@ -18,6 +18,7 @@ from mqkit.backends.kafka.plan import (
     topic_differences,
     topic_wanted,
 )
+from mqkit.backends.kafka.ranges import Ranges
 from mqkit.backends.kafka.tiers import tiers
 from mqkit.errors import TopologyError
 from mqkit.topology import TopicNeed
@@ -31,6 +32,8 @@ def test_all_that_a_group_reads_and_writes_is_wanted() -> None:
         "orders",
         "orders.a.dlq",
         "orders.b.dlq",
+        "orders.a.dlq.settled",
+        "orders.b.dlq.settled",
     }
     assert set(names) == expected
 
@@ -39,7 +42,8 @@ def test_what_waits_or_is_dead_is_kept_for_ever_and_may_be_larger_than_what_came
     need = TopicNeed("orders", frozenset({"a"}), (KafkaTopic(max_message_bytes=1000, replication=3),))
     for wanted in beside(need, topic_wanted(need), {"max.message.bytes": "77"}):
         assert wanted.replication == 3
-        assert wanted.settings["max.message.bytes"] == str(1000 + HEADROOM)
+        if not wanted.name.endswith(".settled"):
+            assert wanted.settings["max.message.bytes"] == str(1000 + HEADROOM)
         if ".delay." not in wanted.name:
             assert wanted.settings["retention.ms"] == "-1"
 
@@ -107,6 +111,18 @@ def test_what_is_left_in_a_log_from_10_to_30(progress: Progress | None, number: 
     assert left(Log(10, 30), progress) == number
 
 
+@pytest.mark.parametrize(
+    ("progress", "number"),
+    [(None, 4), (Progress(10), 4), (Progress(25, (12, 13, 24)), 3), (Progress(30), 0), (Progress(5, (2,)), 4)],
+)
+def test_what_is_settled_although_a_commit_does_not_say_so_in_a_log_from_10_to_30(
+    progress: Progress | None, number: int
+) -> None:
+    settled = Ranges([(2, 3), (8, 11), (12, 13), (24, 25), (29, 40)])
+    assert settled_among(Log(10, 30), progress, settled) == number
+    assert settled_among(Log(10, 30), progress, None) == 0
+
+
 def test_a_group_stands_as_its_commits_say() -> None:
     logs = {
         ("t", 0): Log(0, 100),
@@ -122,4 +138,5 @@ def test_a_group_stands_as_its_commits_say() -> None:
         ("t.g.dlq", 0): Progress(9, (4,)),
     }
     assert counts("t", "g", logs, progress, members=True) == Counts(11 + 10 + 2, 3, 3 + 7, 1, 23)
+    assert counts("t", "g", logs, progress, members=True, settled={0: Ranges([(4, 5)])}).dead == 0
     assert counts("t", "g", logs, progress, members=False) == Counts(13 + 10 + 2, 0, 4 + 7, 1, 23)
