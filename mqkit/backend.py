@@ -178,7 +178,8 @@ class Receiver(Protocol):
     async def begin(self, token: object) -> int:
         """Keep with this delivery that its handler is about to be called; returns when that is safe.
 
-        Asked for where a handler may be what ends its worker: `Delivery.redelivered` says so of many, this of one.
+        Asked for where a handler may be what ends its worker, so only of what was `redelivered`: that says it of all
+        that a worker had, this of one.
 
         Returns:
             How often it was begun before, by any member, and nobody was heard of again. One is heard of when `settle`

@@ -89,7 +89,7 @@ PROMISES: Final = (
     _promise("E2", "the dead letter is confirmed before the original is settled"),
     _promise("E3", "dead letters can be listed, filtered and shown without taking them out"),
     _promise("E4", "replay goes to the failing group only, confirmed before removal; limited, dry, interrupted"),
-    _promise("E5", "a message that kills its worker becomes a dead letter", "persistent", "shared", covered=False),
+    _promise("E5", "a message that kills its worker becomes a dead letter", "persistent", "shared"),
     _promise("E6", "no limit of the broker discards what mqkit has not stored elsewhere", covered=False),
     _promise("F1", "CloudEvents in binary mode: plain clients can read it"),
     _promise("F2", "messages of strangers are handled; broken ones are dead letters and stall nothing"),

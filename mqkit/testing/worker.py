@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -61,6 +61,7 @@ def worker(spec: dict[str, Any], diary: Diary) -> App | AsyncApp:
     """An app whose handler does what the spec says.
 
     `gate`: handlers of payloads in `held` (all, if not given) wait until this file exists. `fail`: they raise.
+    `poison`: with these payloads they end the process, which gives the payload to whoever waits for it.
     `seconds`: how long each takes. `plain`: it is a plain function, whatever the colour.
     """
     held, gate = spec.get("held"), Path(spec.get("gate", os.devnull))
@@ -74,6 +75,8 @@ def worker(spec: dict[str, Any], diary: Diary) -> App | AsyncApp:
             while must_wait(payload):
                 await sleep(0.01)
             await sleep(spec.get("seconds", 0.0))
+            if payload in spec.get("poison", ()):
+                os._exit(payload)
             if spec.get("fail"):
                 raise RuntimeError("as the test asked")  # noqa: TRY301 - it is a user's handler
         except BaseException as error:
@@ -125,6 +128,18 @@ async def note(spec: dict[str, Any], diary: Diary, backend: Backend) -> None:
         await receiver.receive(0, 1.0)
 
 
+async def begin(spec: dict[str, Any], diary: Diary, backend: Backend) -> None:
+    """Take one message at the seam, begin it if the spec says so, and hold it until it is ended."""
+    wanted = Subscription(topic=spec["topic"], group=spec["group"], ordering=spec["ordering"])
+    receiver = await backend.open_receiver(wanted, lambda *_: None)
+    held: Sequence[Delivery] = ()
+    while not held:
+        held = await receiver.receive(1, 1.0)
+    diary.write("has", payload=await receiver.begin(held[0].token) if spec["begin"] else None)
+    while True:
+        await receiver.receive(0, 1.0)
+
+
 def main(argument: str) -> None:
     """Do what the spec, in JSON, says.
 
@@ -145,8 +160,10 @@ def main(argument: str) -> None:
             publish(spec, diary)
         case "note":
             with_backend(spec["url"], spec["colour"], partial(note, spec, diary))
+        case "begin":
+            with_backend(spec["url"], spec["colour"], partial(begin, spec, diary))
         case unknown:
-            raise ConfigurationError(f"a worker's role is work, publish or note, not {unknown!r}")
+            raise ConfigurationError(f"a worker's role is work, publish, note or begin, not {unknown!r}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ pytest.register_assert_rewrite(
             "dead_letters",
             "envelope",
             "operations",
+            "poison",
             "pulling",
         )
     )
@@ -39,6 +40,7 @@ from mqkit.testing.conformance.envelope import Enveloping  # noqa: E402
 from mqkit.testing.conformance.notes import Noting  # noqa: E402
 from mqkit.testing.conformance.operations import Operating  # noqa: E402
 from mqkit.testing.conformance.outcomes import Outcomes  # noqa: E402
+from mqkit.testing.conformance.poison import Poisoning  # noqa: E402
 from mqkit.testing.conformance.publishing import Publishing  # noqa: E402
 from mqkit.testing.conformance.pulling import Pulling  # noqa: E402
 from mqkit.testing.conformance.retries import Retrying  # noqa: E402
@@ -52,6 +54,7 @@ class Conformance(  # pytest runs the tests of the last base first: so they go b
     Pulling,
     Operating,
     Enveloping,
+    Poisoning,
     DeadLettering,
     Noting,
     Counting,
