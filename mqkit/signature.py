@@ -223,6 +223,8 @@ def contradicts(hint: object, schema: object) -> bool:
 
 
 def _is_never_unchecked(hint: object) -> bool:
+    if hint in (Any, object):  # since Python 3.11 Any is a class
+        return False
     if get_origin(hint) in (Union, UnionType):
         return all(_is_never_unchecked(_bare(each)) for each in get_args(hint))
     kind = _class_of(hint)

@@ -193,6 +193,7 @@ def test_the_message_stands_behind_the_payload() -> None:
         (dict, Row, False), (Row, dict[str, Any], False), (Order, Row, True), (Point, Point, False),
         (float, int, False), (int, str, True), (CustomerId, str, False), (CustomerId, int, True),
         (Literal["a"], str, False), (bytes, bytes, False), (str, bytes, True), (None, Order, True),
+        (Any, None, False), (object, None, False),
         (dict, None, False), (dict[str, Any], None, False), (Row, None, False), (Mapping[str, Any], None, False),
         (bytes, None, False), (Order, None, True), (Point, None, True), (Order | dict[str, Any], None, False),
     ],
