@@ -1,11 +1,13 @@
 """What an app has declared at its broker: all of its topology when it opens, and what it publishes to first later."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from mqkit.backend import Backend
-from mqkit.errors import BackendError, ConnectionLost, TopologyError
+from mqkit.errors import BackendError, ConnectionLost, MqkitError, TopologyError, Unroutable
+from mqkit.message import Outgoing
 from mqkit.ports import Job, Ports, Signal
+from mqkit.producer import Producer
 from mqkit.topic import Topic
 from mqkit.topology import TopicNeed, Topology
 
@@ -32,14 +34,42 @@ class Declarations:
 
     Args:
         known: topics that were declared already.
+        declare: whether that is for the app to do; if not, `send` only sends.
     """
 
-    def __init__(self, known: Iterable[Topic[Any]] = ()) -> None:
+    def __init__(self, known: Iterable[Topic[Any]] = (), *, declare: bool = True) -> None:
         self._known = set(known)
+        self._declare = declare
         self._under_way: dict[Topic[Any], _UnderWay] = {}
 
-    def __contains__(self, topic: Topic[Any]) -> bool:
-        return topic in self._known
+    async def send(
+        self,
+        backend: Backend,
+        ports: Ports,
+        producer: Producer,
+        topic: Topic[Any],
+        batch: Sequence[Outgoing],
+        timeout: float,
+    ) -> dict[int, MqkitError]:
+        """As Producer.send; a topic that is published to for the first time is declared before, in the same time.
+
+        It is declared once more if nothing would receive a message: somebody deleted it, or its groups' queues.
+        """
+        if not self._declare:
+            return await producer.send(batch, timeout)
+        until = ports.monotonic() + timeout
+        if topic not in self._known:
+            await self.ensure(backend, ports, topic, timeout)
+            timeout = max(0.0, until - ports.monotonic())
+        errors = await producer.send(batch, timeout)
+        nowhere = [i for i, error in errors.items() if isinstance(error, Unroutable)]
+        if nowhere and topic.groups and backend.capabilities.routing_checked:
+            self._known.discard(topic)
+            await self.ensure(backend, ports, topic, max(0.0, until - ports.monotonic()))
+            again = await producer.send([batch[i] for i in nowhere], max(0.0, until - ports.monotonic()))
+            errors = {i: error for i, error in errors.items() if i not in nowhere}
+            errors |= {nowhere[i]: error for i, error in again.items()}
+        return errors
 
     async def ensure(self, backend: Backend, ports: Ports, topic: Topic[Any], timeout: float) -> None:
         """Declare `topic`, once, however many ask for it at the same time; while the broker is away, try again.
@@ -53,7 +83,7 @@ class Declarations:
         under_way = self._under_way.get(topic)
         if under_way is None:
             under_way = self._under_way[topic] = _UnderWay()
-            under_way.job = ports.spawn(self._declare(backend, ports, topic, under_way), f"mqkit declares {topic.name}")
+            under_way.job = ports.spawn(self._make(backend, ports, topic, under_way), f"mqkit declares {topic.name}")
         waiter = ports.signal()
         under_way.waiters.append(waiter)
         try:
@@ -68,7 +98,7 @@ class Declarations:
         if under_way.error is not None:
             raise under_way.error
 
-    async def _declare(self, backend: Backend, ports: Ports, topic: Topic[Any], under_way: _UnderWay) -> None:
+    async def _make(self, backend: Backend, ports: Ports, topic: Topic[Any], under_way: _UnderWay) -> None:
         """Until it is there, or nobody waits for it any more."""
         need = TopicNeed(topic.name, frozenset(topic.groups), topic.options)
         wait = LONGEST_WAIT / 32

@@ -4,7 +4,7 @@ Decides nothing about messages, waits through its ports, and is given a backend 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -157,7 +157,7 @@ class Engine:
         try:
             description = await backend.connect(settings.connect_timeout)
             await settled(backend, self.topology(), declare=settings.declare)
-            self._declarations = Declarations(self._codecs)
+            self._declarations = Declarations(self._codecs, declare=settings.declare)
             producer = Producer(backend, ports, self._producer_changed)
             producer.start()
         except BaseException:
@@ -235,7 +235,9 @@ class Engine:
         """As App.publish."""
         opened = self.here()
         outgoing = self.prepare(topic, payload, key, headers, seconds(delay, option="delay"), id)
-        errors = await self._send(opened, topic, (outgoing,), self._timeout(timeout))
+        errors = await self._declarations.send(
+            opened.backend, opened.ports, opened.producer, topic, (outgoing,), self._timeout(timeout)
+        )
         if errors:
             raise published(errors) if isinstance(errors[0], ConnectionLost) else errors[0]
         return outgoing.labels["id"]
@@ -257,7 +259,9 @@ class Engine:
             except SchemaError as error:
                 fields = [FieldError(f"{i}.{f.path}" if f.path else str(i), f.problem) for f in error.fields]
                 raise SchemaError(error.schema, fields) from error
-        errors = await self._send(opened, topic, batch, self._timeout(timeout))
+        errors = await self._declarations.send(
+            opened.backend, opened.ports, opened.producer, topic, batch, self._timeout(timeout)
+        )
         if errors:
             raise published(errors)
         return [outgoing.labels["id"] for outgoing in batch]
@@ -330,16 +334,6 @@ class Engine:
             group=group,
             timeout=self.settings.publish_timeout,
         )
-
-    async def _send(
-        self, opened: Opened, topic: Topic[Any], batch: Sequence[Outgoing], timeout: float
-    ) -> dict[int, MqkitError]:
-        """As Producer.send; a topic that is published to for the first time is declared before, in the same time."""
-        if self.settings.declare and topic not in self._declarations:
-            until = opened.ports.monotonic() + timeout
-            await self._declarations.ensure(opened.backend, opened.ports, topic, timeout)
-            timeout = max(0.0, until - opened.ports.monotonic())
-        return await opened.producer.send(batch, timeout)
 
     def _codec(self, topic: Topic[T]) -> "TopicCodec[T]":
         codec = self._codecs.get(topic)

@@ -31,8 +31,15 @@ async def _from_rabbitmq(url: str, topic: str, group: str) -> str:
     from aio_pika import connect
 
     from mqkit.backends.rabbitmq.options import parse_url
+    from mqkit.backends.rabbitmq.places import due_queue, notes_group
 
-    names = [group_name(topic, group), dead_name(topic, group), *(retry_name(topic, group, step) for step in STEPS)]
+    names = [
+        due_queue(topic),
+        group_name(topic, group),
+        group_name(topic, notes_group(group)),
+        dead_name(topic, group),
+        *(retry_name(topic, group, step) for step in STEPS),
+    ]
     async with await connect(parse_url(url).amqp, timeout=TIMEOUT) as connection:
         channel = await connection.channel()
         for name in names:

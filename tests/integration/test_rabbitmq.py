@@ -19,10 +19,12 @@ import pika
 import pika.exceptions
 import pytest
 
+from mqkit import AsyncApp, Topic
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
 from mqkit.backends.rabbitmq import RabbitTopic, asynchronous, blocking, io_thread, turn
 from mqkit.backends.rabbitmq.channels import Channel
 from mqkit.backends.rabbitmq.link import Link
+from mqkit.backends.rabbitmq.places import due_queue
 from mqkit.bridge import for_event_loop
 from mqkit.errors import (
     AuthenticationFailed,
@@ -960,6 +962,36 @@ def test_a_delayed_message_comes_to_every_group_and_to_who_listens(each: Site) -
     at(each, test, groups=("g", "h"))
 
 
+@pytest.mark.parametrize("gone", ["its group", "all of it"])
+def test_what_was_delayed_for_nobody_any_more_holds_back_no_other_and_comes_when_there_is_somebody(
+    each: Site, gone: str
+) -> None:
+    """RabbitMQ holds back what lies in a queue behind 32 messages that it cannot dead-letter."""
+
+    async def test(session: Session) -> None:
+        deserted = TopicNeed(f"{session.topic}-deserted", frozenset({"g"}))
+        await session.backend.declare(Topology((deserted,)))
+        await session.send(*(session.out(topic=deserted.name, delay=0.5) for _ in range(40)))
+        with stranger(each.broker) as channel:
+            channel.queue_delete(f"{deserted.name}.g")
+            if gone == "all of it":
+                channel.queue_delete(due_queue(deserted.name))
+                channel.exchange_delete(deserted.name)
+        await asyncio.sleep(1.0)  # their time comes while there is no place to go: that is the case, not a wait
+        receiver = await session.receiver()
+        await session.send(session.out(b"mine", delay=0.5))
+        assert [delivery.message.body for delivery in await collect(receiver, 1)] == [b"mine"]
+        await receiver.close()
+        if gone == "its group":
+            await session.backend.declare(Topology((deserted,)))
+            receiver = await Session(session.backend, deserted.name).receiver()
+            await settle(receiver, await collect(receiver, 40, timeout=60))
+            await receiver.close()
+
+    with setting(each.broker, "dead_letter_worker_publisher_confirm_timeout", 1_000, 180_000):
+        at(each, test)
+
+
 def test_many_retries_leave_no_trace_in_the_headers(each: Site) -> None:
     async def test(session: Session) -> None:
         receiver = await session.receiver()
@@ -990,6 +1022,39 @@ def test_a_retry_whose_group_is_gone_for_a_while_is_kept(each: Site) -> None:
 
     with setting(each.broker, "dead_letter_worker_publisher_confirm_timeout", 1_000, 180_000):
         at(each, test)
+
+
+def test_what_is_published_while_a_groups_queue_is_missing_comes_when_it_is_there_again(each: Site) -> None:
+    async def test(session: Session) -> None:
+        with stranger(each.broker) as channel:
+            channel.queue_delete(f"{session.topic}.g")
+        bodies = {str(n).encode() for n in range(50)}
+        await session.send(*(session.out(body) for body in bodies))
+        await session.backend.declare(Topology((TopicNeed(session.topic, frozenset({"g", "h"})),)))
+        for group in ("g", "h"):
+            receiver = await session.receiver(group)
+            found = await collect(receiver, 50, timeout=60)
+            assert {delivery.message.body for delivery in found} == bodies
+            await settle(receiver, found)
+            await receiver.close()
+
+    with setting(each.broker, "dead_letter_worker_publisher_confirm_timeout", 1_000, 180_000):
+        at(each, test, groups=("g", "h"))
+
+
+def test_a_publisher_makes_the_queues_of_its_groups_anew(newest: Site) -> None:
+    topic = Topic(f"t-{uuid4().hex}", dict, groups=["g"])
+
+    async def test() -> None:
+        async with AsyncApp(newest.broker.url) as app:
+            await app.publish(topic, {"n": 1})
+            with stranger(newest.broker) as channel:
+                channel.queue_delete(f"{topic.name}.g")
+                channel.exchange_delete(topic.name)
+            await app.publish(topic, {"n": 2}, timeout=PATIENCE)
+            assert (await app.inspect(topic, "g")).ready == 1
+
+    asyncio.run(test())
 
 
 def test_what_the_broker_itself_would_drop_lands_among_the_dead_letters(each: Site) -> None:
@@ -1149,7 +1214,7 @@ def test_examining_changes_nothing_and_finds_what_is_missing(each: Site) -> None
         for _ in range(2):
             found = [one for one in await session.backend.examine(topology) if one.name.startswith(name)]
             assert {one.state for one in found} == {"missing"}
-            assert [one.kind for one in found].count("queue") == 11
+            assert [one.kind for one in found].count("queue") == 12
             assert {one.kind for one in found} == {"exchange", "queue", "binding"}
 
     at(each, test)

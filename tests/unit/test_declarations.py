@@ -1,15 +1,18 @@
 """Declaring a topic that is published to for the first time: once, in the publisher's time, and again while it may help."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from mqkit.declarations import Declarations
-from mqkit.errors import BackendError, ConnectionLost, TopologyError
+from mqkit.errors import BackendError, ConnectionLost, PublishError, TopologyError, Unroutable
+from mqkit.message import Outgoing, WireMessage
+from mqkit.producer import Producer
 from mqkit.topic import Topic
 from mqkit.topology import Topology
-from tests.unit.scripted import Scripted
+from tests.unit.scripted import Script, Scripted
 from tests.unit.virtual_time import VirtualPorts, run
 
 ORDERS = Topic("orders", dict, groups=["billing"])
@@ -109,6 +112,52 @@ def test_closing_ends_who_waits() -> None:
         with pytest.raises(ConnectionLost, match="interrupted"):
             await waiting
         assert now() == 1
+        ports.close()
+
+    run(main())
+
+
+def unroutable(times: int) -> Script:
+    """Nothing would receive the second message, so many times."""
+    left = [None] * times
+
+    async def script(batch: Sequence[Outgoing], timeout: float) -> None:
+        at = next((i for i, outgoing in enumerate(batch) if outgoing.message.body == b"2"), None)
+        if left and at is not None:
+            left.pop()
+            raise PublishError({at: Unroutable("no queue")})
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("topic", "checked", "times", "left", "declared"),
+    [
+        (ORDERS, True, 1, {}, 2),
+        (ORDERS, True, 9, {1}, 2),
+        (ORDERS, False, 1, {1}, 1),
+        (Topic("orders", dict), True, 1, {1}, 1),
+    ],
+    ids=["is declared again", "but once", "not where a topic keeps its messages", "not without a group"],
+)
+def test_a_topic_whose_queues_somebody_deleted(
+    topic: Topic[object],
+    checked: bool,
+    times: int,
+    left: set[int],
+    declared: int,
+) -> None:
+    async def main() -> None:
+        backend, ports, declarations = Slow(), VirtualPorts(), Declarations()
+        backend.capabilities = replace(backend.capabilities, routing_checked=checked)
+        backend.script = unroutable(times)
+        producer = Producer(backend, ports)
+        producer.start()
+        batch = [Outgoing(WireMessage(body), "orders") for body in (b"1", b"2", b"3")]
+        errors = await declarations.send(backend, ports, producer, topic, batch, 30)
+        assert errors.keys() == set(left)
+        assert backend.declared == declared
+        await producer.close()
         ports.close()
 
     run(main())

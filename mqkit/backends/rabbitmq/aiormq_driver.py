@@ -94,11 +94,19 @@ class AiormqChannel:
         return self._channel.is_closed
 
     async def exchange_declare(
-        self, exchange: str, kind: str = "direct", *, passive: bool = False, durable: bool = False
+        self,
+        exchange: str,
+        kind: str = "direct",
+        *,
+        passive: bool = False,
+        durable: bool = False,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """As Channel.exchange_declare."""
         with told():
-            await self._channel.exchange_declare(exchange, exchange_type=kind, passive=passive, durable=durable)
+            await self._channel.exchange_declare(
+                exchange, exchange_type=kind, passive=passive, durable=durable, arguments=dict(arguments or {})
+            )
 
     async def exchange_bind(self, destination: str, source: str, routing_key: str) -> None:
         """As Channel.exchange_bind."""

@@ -73,7 +73,13 @@ class Channel(Protocol):
         ...
 
     async def exchange_declare(
-        self, exchange: str, kind: str = "direct", *, passive: bool = False, durable: bool = False
+        self,
+        exchange: str,
+        kind: str = "direct",
+        *,
+        passive: bool = False,
+        durable: bool = False,
+        arguments: Mapping[str, object] | None = None,
     ) -> None:
         """Make it; with `passive` only look whether it is there."""
         ...

@@ -21,9 +21,9 @@ from mqkit.topology import Difference, Finding, State
 
 T = TypeVar("T")
 R = TypeVar("R")
-CHANNELS = 4
+CHANNELS = 8
 PATIENCE = 60.0
-"""Seconds for a whole topology."""
+"""Seconds for one thing. Thousands of queues take minutes the first time: what counts is that it goes on."""
 UNSEEN = (("seen", "no: only the management API can tell"),)
 
 
@@ -40,14 +40,13 @@ class Declaring:
         Raises:
             TopologyError: some of it is there with other settings; that is left alone.
         """
-        async with self._link.calling(PATIENCE):
-            refused = [
-                *await self._each(wanted.exchanges, self._declare_exchange),
-                *await self._each(wanted.queues, self._declare_queue),
-            ]
-            different = [finding for finding in refused if finding is not None]
-            if not different:
-                await self._each(wanted.bindings, _bind)
+        refused = [
+            *await self._each(wanted.exchanges, self._declare_exchange),
+            *await self._each(wanted.queues, self._declare_queue),
+        ]
+        different = [finding for finding in refused if finding is not None]
+        if not different:
+            await self._each(wanted.bindings, _bind)
         if different:
             raise TopologyError(
                 f"RabbitMQ at {self._link.url.where} has something else than is needed, and keeps it as it is:",
@@ -56,7 +55,9 @@ class Declaring:
 
     async def _declare_exchange(self, channel: Channel, exchange: Exchange) -> Finding | None:
         try:
-            await channel.exchange_declare(exchange.name, exchange.type, durable=True)
+            await channel.exchange_declare(
+                exchange.name, exchange.type, durable=True, arguments=dict(exchange.arguments)
+            )
         except PreconditionFailed as error:
             return _differs("exchange", exchange.name, (), (difference(str(error), "exchange", exchange.name),))
         return None
@@ -76,17 +77,14 @@ class Declaring:
             self._management.queues(), self._management.exchanges(), self._management.bindings()
         )
         findings: list[Finding] = []
-        async with self._link.calling(PATIENCE):
-            if exchanges is not None:
-                findings += [
-                    _examined_exchange(exchange, exchanges.get(exchange.name)) for exchange in wanted.exchanges
-                ]
-            else:
-                findings += await self._each(wanted.exchanges, _look_for_exchange)
-            if queues is not None:
-                findings += [_examined_queue(queue, queues.get(queue.name)) for queue in wanted.queues]
-            else:
-                findings += await self._each(wanted.queues, _look_for_queue)
+        if exchanges is not None:
+            findings += [_examined_exchange(exchange, exchanges.get(exchange.name)) for exchange in wanted.exchanges]
+        else:
+            findings += await self._each(wanted.exchanges, _look_for_exchange)
+        if queues is not None:
+            findings += [_examined_queue(queue, queues.get(queue.name)) for queue in wanted.queues]
+        else:
+            findings += await self._each(wanted.queues, _look_for_queue)
         missing = {finding.name for finding in findings if finding.state == "missing"}
         findings += [_examined_binding(binding, bindings, missing) for binding in wanted.bindings]
         return findings
@@ -104,7 +102,8 @@ class Declaring:
                     if channel.is_closed:
                         await self._link.drop(channel)
                         channel = await self._link.channel()
-                    results[position] = await do(channel, item)
+                    async with self._link.calling(PATIENCE):
+                        results[position] = await do(channel, item)
             except BaseException:
                 left.clear()
                 raise

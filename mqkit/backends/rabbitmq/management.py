@@ -57,8 +57,10 @@ class Management:
         return _by_name(await self._get(f"queues/{self._vhost}?columns=name,arguments&disable_stats=true"))
 
     async def exchanges(self) -> dict[str, dict[str, Any]] | None:
-        """Name and type of all exchanges, by name."""
-        return _by_name(await self._get(f"exchanges/{self._vhost}?columns=name,type,durable&disable_stats=true"))
+        """Name, type and arguments of all exchanges, by name."""
+        return _by_name(
+            await self._get(f"exchanges/{self._vhost}?columns=name,type,durable,arguments&disable_stats=true")
+        )
 
     async def bindings(self) -> set[tuple[str, str, str, str]] | None:
         """Source, destination, its kind and the routing key of all bindings."""

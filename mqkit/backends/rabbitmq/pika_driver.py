@@ -117,10 +117,18 @@ class PikaChannel:
         return bool(self._channel.is_closed)
 
     async def exchange_declare(
-        self, exchange: str, kind: str = "direct", *, passive: bool = False, durable: bool = False
+        self,
+        exchange: str,
+        kind: str = "direct",
+        *,
+        passive: bool = False,
+        durable: bool = False,
+        arguments: Mapping[str, object] | None = None,
     ) -> None:
         """As Channel.exchange_declare."""
-        await self._call("exchange_declare", exchange, kind, passive=passive, durable=durable)
+        await self._call(
+            "exchange_declare", exchange, kind, passive=passive, durable=durable, arguments=dict(arguments or {})
+        )
 
     async def exchange_bind(self, destination: str, source: str, routing_key: str) -> None:
         """As Channel.exchange_bind."""

@@ -2,8 +2,13 @@
 
 Waiting messages of one group wait in its own retry queues. Messages that a publisher delays for all groups wait in
 queues that a virtual host shares: through the direct exchange of the step, which knows only topics that have a group
-(so a delayed message to nowhere is returned, like any other), and from there, by dead-lettering with the routing key
-they came with, through `mqkit.delayed` to the topic's exchange.
+(so a delayed message to nowhere is returned, like any other). From there they are dead-lettered, with the routing key
+they came with, through `mqkit.due` to a queue of their topic, which passes them on at once, through `mqkit.delayed`,
+to the topic's exchange. RabbitMQ holds back what lies behind 32 messages that it cannot dead-letter: so what nothing
+would receive any more waits in its own topic's queue, or, if that was deleted too, in `mqkit.unclaimed`.
+
+Between a topic's exchange and a group's queue stands an exchange of the group. It outlives the queue: what comes while
+that is missing, because somebody deleted it, waits in the group's first retry queue until it is there again.
 """
 
 from collections.abc import Mapping
@@ -11,13 +16,34 @@ from collections.abc import Mapping
 from mqkit.message import Outgoing, passing
 from mqkit.topology import dead_name, group_name, retry_name, step
 
+DUE = "mqkit.due"
+"""The exchange through which delayed messages come to their topic's queue."""
 DELAYED = "mqkit.delayed"
-"""The exchange through which delayed messages come back."""
+"""The exchange through which delayed messages come back to their topic."""
+UNCLAIMED = "mqkit.unclaimed"
+"""The exchange, and the queue, of delayed messages whose topic has no queue for what is due."""
+WAITING = "mqkit.delays."
+"""What the exchanges and queues of the steps begin with."""
 
 
 def delay_exchange(delay: float) -> str:
     """Of one step; its queue has the same name."""
-    return f"mqkit.delay.{delay * 1000:.0f}ms"
+    return f"{WAITING}{delay * 1000:.0f}ms"
+
+
+def due_queue(topic: str) -> str:
+    """Of the queue that passes on what was delayed: no topic or group is called so."""
+    return f"{topic}.delay.due"
+
+
+def entry_exchange(topic: str, group: str) -> str:
+    """Through which a group gets what is published to its topic."""
+    return f"{group_name(topic, group)}.retry.in"
+
+
+def kept_exchange(topic: str, group: str) -> str:
+    """Through which what came in for a group is kept while its queue is missing."""
+    return f"{group_name(topic, group)}.retry.kept"
 
 
 def notes_group(group: str) -> str:
@@ -61,7 +87,7 @@ def nowhere(place: Place, topic: str) -> str:
     """What to say when nothing receives what is published there."""
     if place.exchange == "":
         return f"there is no queue {place.routing_key!r}: declare the topology (mqkit topology apply)"
-    if place.routing_key == topic and place.exchange.startswith("mqkit.delay."):
+    if place.routing_key == topic and place.exchange.startswith(WAITING):
         return (
             f"the exchange {place.exchange!r} knows no topic {topic!r} with a group: declare its groups "
             f"(Topic(groups=...), or start a subscriber), or mqkit topology apply"

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from mqkit.backends.rabbitmq.options import RabbitTopic, topic_options
-from mqkit.backends.rabbitmq.places import DELAYED, delay_exchange, notes_group
+from mqkit.backends.rabbitmq.places import (
+    DELAYED,
+    DUE,
+    UNCLAIMED,
+    delay_exchange,
+    due_queue,
+    entry_exchange,
+    kept_exchange,
+    notes_group,
+)
 from mqkit.topology import STEPS, Difference, TopicNeed, Topology, dead_name, group_name, retry_name
 
 Argument: TypeAlias = str | int
@@ -26,17 +35,22 @@ NOTES_KEPT = 28 * 86_400_000
 """Milliseconds, longer than any message is held: after that a note is dropped that a crash left without its message."""
 
 
+LONGEST_UNCLAIMED = 60.0
+"""Seconds between a look at what was delayed for a topic that is not there, and the next."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A durable exchange."""
+    """A durable exchange and its arguments."""
 
     name: str
     type: str = "fanout"
+    arguments: tuple[tuple[str, Argument], ...] = ()
 
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
         """For people."""
-        return (("type", self.type), ("durable", "true"))
+        return (("type", self.type), ("durable", "true"), *((name, _shown(value)) for name, value in self.arguments))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +101,28 @@ def wanted(topology: Topology) -> Wanted:
         exchanges[Exchange(exchange, options.exchange_type)] = None
         for group in sorted(need.groups):
             queues |= dict.fromkeys(_group_queues(need.name, group, options))
-            target = group_name(need.name, group)
-            bindings |= dict.fromkeys(Binding(exchange, target, "queue", key) for key in _keys(need, options))
+            entry, kept = entry_exchange(need.name, group), kept_exchange(need.name, group)
+            exchanges |= {Exchange(kept): None, Exchange(entry, "fanout", (("alternate-exchange", kept),)): None}
+            bindings |= {
+                Binding(kept, retry_name(need.name, group, STEPS[0]), "queue"): None,
+                Binding(entry, group_name(need.name, group), "queue"): None,
+            }
+            bindings |= dict.fromkeys(Binding(exchange, entry, "exchange", key) for key in _keys(need, options))
         if need.groups:
+            queues[_waiting(due_queue(need.name), 0.0, DELAYED, None, options)] = None
+            bindings[Binding(DUE, due_queue(need.name), "queue", need.name)] = None
             bindings[Binding(DELAYED, exchange, "exchange", need.name)] = None
             bindings |= dict.fromkeys(
                 Binding(delay_exchange(delay), delay_exchange(delay), "queue", need.name) for delay in STEPS
             )
     if topology.topics:
         exchanges[Exchange(DELAYED, "direct")] = None
+        exchanges[Exchange(UNCLAIMED)] = None
+        exchanges[Exchange(DUE, "direct", (("alternate-exchange", UNCLAIMED),))] = None
         exchanges |= dict.fromkeys(Exchange(delay_exchange(delay), "direct") for delay in STEPS)
-        queues |= dict.fromkeys(_waiting(delay_exchange(delay), delay, DELAYED, None, RabbitTopic()) for delay in STEPS)
+        queues[_waiting(UNCLAIMED, LONGEST_UNCLAIMED, DELAYED, None, RabbitTopic())] = None
+        queues |= dict.fromkeys(_waiting(delay_exchange(delay), delay, DUE, None, RabbitTopic()) for delay in STEPS)
+        bindings[Binding(UNCLAIMED, UNCLAIMED, "queue")] = None
     return Wanted(tuple(exchanges), tuple(queues), tuple(bindings))
 
 
@@ -177,7 +202,13 @@ def differences(queue: Queue, found: Mapping[str, object]) -> tuple[Difference, 
 
 def exchange_differences(exchange: Exchange, found: Mapping[str, object]) -> tuple[Difference, ...]:
     """Between `exchange` and what the management API tells of the one that is there."""
-    pairs = (("type", exchange.type, found.get("type")), ("durable", True, found.get("durable")))
+    pairs: list[tuple[str, object, object]] = [
+        ("type", exchange.type, found.get("type")),
+        ("durable", True, found.get("durable")),
+    ]
+    arguments = found.get("arguments")
+    if isinstance(arguments, Mapping):
+        pairs += [(name, value, arguments.get(name, "")) for name, value in exchange.arguments]
     return tuple(
         Difference(setting, _shown(expected), _shown(there), _remedy("exchange", exchange.name))
         for setting, expected, there in pairs

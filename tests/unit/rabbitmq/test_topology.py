@@ -8,7 +8,19 @@ from mqkit.backend import Settlement
 from mqkit.backends.rabbitmq import refusals
 from mqkit.backends.rabbitmq.acknowledgements import acknowledgements
 from mqkit.backends.rabbitmq.options import RabbitTopic, parse_url
-from mqkit.backends.rabbitmq.places import DELAYED, Place, delay_exchange, nowhere, place, routing_key
+from mqkit.backends.rabbitmq.places import (
+    DELAYED,
+    DUE,
+    UNCLAIMED,
+    Place,
+    delay_exchange,
+    due_queue,
+    entry_exchange,
+    kept_exchange,
+    nowhere,
+    place,
+    routing_key,
+)
 from mqkit.backends.rabbitmq.topology import Binding, Exchange, Queue, difference, differences, wanted
 from mqkit.errors import AuthenticationFailed, ConfigurationError, MessageTooLarge, Unroutable
 from mqkit.message import Outgoing, WireMessage
@@ -34,6 +46,7 @@ def test_no_queue_can_drop_a_message() -> None:
 def test_a_group_has_its_queue_its_dead_letters_its_notes_and_a_queue_for_each_step() -> None:
     names = {queue.name for queue in wanted(NEED).queues if queue.name.startswith("shop.cds.")}
     steps = {f"shop.cds.billing.retry.{step * 1000:.0f}ms" for step in STEPS}
+    names.remove("shop.cds.delay.due")
     assert names == {"shop.cds.billing", "shop.cds.billing.dlq", "shop.cds.billing.retry.notes"} | steps
 
 
@@ -45,7 +58,25 @@ def test_what_waits_goes_back_to_its_group_alone() -> None:
                 "",
                 "shop.cds.billing",
             )
-    assert not [binding for binding in wanted(NEED).bindings if ".retry." in binding.target]
+    into = [
+        binding.exchange
+        for binding in wanted(NEED).bindings
+        if binding.target.endswith("ms") and "retry" in binding.target
+    ]
+    assert into == [kept_exchange("shop.cds", "billing")]
+
+
+def test_what_comes_while_a_groups_queue_is_missing_is_kept_for_it() -> None:
+    found = wanted(NEED)
+    entry, kept = entry_exchange("shop.cds", "billing"), kept_exchange("shop.cds", "billing")
+    exchanges = {exchange.name: exchange for exchange in found.exchanges}
+    assert exchanges[entry] == Exchange(entry, "fanout", (("alternate-exchange", kept),))
+    assert exchanges[kept].type == "fanout"
+    assert [b for b in found.bindings if b.exchange in {"shop.cds", entry, kept}] == [
+        Binding(kept, "shop.cds.billing.retry.500ms", "queue"),
+        Binding(entry, "shop.cds.billing", "queue"),
+        Binding("shop.cds", entry, "exchange"),
+    ]
 
 
 def test_what_a_publisher_delays_comes_to_the_topics_exchange() -> None:
@@ -55,8 +86,27 @@ def test_what_a_publisher_delays_comes_to_the_topics_exchange() -> None:
         assert Binding(delay_exchange(step), delay_exchange(step), "queue", "shop.cds") in bindings
 
 
+def test_a_delay_that_is_over_always_has_a_queue_to_go_to_so_none_holds_back_those_of_other_topics() -> None:
+    found = wanted(NEED)
+    queues = {queue.name: dict(queue.arguments) for queue in found.queues}
+    exchanges = {exchange.name: exchange for exchange in found.exchanges}
+    for step in STEPS:
+        shared = queues[delay_exchange(step)]
+        assert shared["x-dead-letter-exchange"] == DUE
+        assert "x-dead-letter-routing-key" not in shared, "which is the topic"
+    assert Binding(DUE, due_queue("shop.cds"), "queue", "shop.cds") in found.bindings
+    assert dict(exchanges[DUE].arguments) == {"alternate-exchange": UNCLAIMED}
+    assert exchanges[UNCLAIMED].type == "fanout"
+    assert Binding(UNCLAIMED, UNCLAIMED, "queue") in found.bindings
+    assert queues[due_queue("shop.cds")]["x-message-ttl"] == 0
+    for last in (due_queue("shop.cds"), UNCLAIMED):
+        assert queues[last]["x-dead-letter-exchange"] == DELAYED
+        assert "x-message-ttl" in queues[last]
+
+
 def test_a_topic_without_a_group_is_not_known_to_the_delays() -> None:
-    assert wanted(Topology((TopicNeed("shop.cds"),))).bindings == ()
+    bindings = wanted(Topology((TopicNeed("shop.cds"),))).bindings
+    assert bindings == (Binding(UNCLAIMED, UNCLAIMED, "queue"),)
 
 
 def test_nothing_needed_is_nothing_made() -> None:
@@ -68,7 +118,7 @@ def test_an_exchange_of_an_existing_system_is_used_as_it_is() -> None:
     options = RabbitTopic(exchange="legacy", exchange_type="topic", binding_keys=("cd.*",), quorum_group_size=5)
     found = wanted(Topology((TopicNeed("cds", frozenset({"g"}), (options,)),)))
     assert Exchange("legacy", "topic") in found.exchanges
-    assert {binding.key for binding in found.bindings if binding.target == "cds.g"} == {"cd.*", "cds"}
+    assert {binding.key for binding in found.bindings if binding.exchange == "legacy"} == {"cd.*", "cds"}
     assert Binding(DELAYED, "legacy", "exchange", "cds") in found.bindings
     assert {
         dict(queue.arguments).get("x-quorum-initial-group-size") for queue in found.queues if "cds.g" in queue.name
@@ -95,7 +145,7 @@ def out(group: str | None = None, *, key: bytes | None = None, delay: float = 0,
         (out("g", dead=True), Place("", "cds.g.dlq")),
         (out("g", delay=0.7), Place("", "cds.g.retry.1000ms")),
         (out("g", delay=100), Place("", "cds.g.retry.60000ms")),
-        (out(key=b"k", delay=2), Place("mqkit.delay.2000ms", "cds")),
+        (out(key=b"k", delay=2), Place("mqkit.delays.2000ms", "cds")),
     ],
 )
 def test_a_message_goes_where_it_belongs(outgoing: Outgoing, expected: Place) -> None:
@@ -126,7 +176,7 @@ def test_a_routing_key_is_the_key_where_it_can_be(key: bytes | None, expected: s
 def test_a_message_to_nowhere_says_what_is_missing() -> None:
     assert "'cds.g'" in nowhere(Place("", "cds.g"), "cds")
     assert "a group" in nowhere(Place("cds", ""), "cds")
-    assert "knows no topic 'cds'" in nowhere(Place("mqkit.delay.500ms", "cds"), "cds")
+    assert "knows no topic 'cds'" in nowhere(Place("mqkit.delays.500ms", "cds"), "cds")
 
 
 REFUSALS = [
