@@ -12,10 +12,14 @@ that is missing, because somebody deleted it, waits in the group's first retry q
 """
 
 from collections.abc import Mapping
+from hashlib import sha256
 
 from mqkit.message import Outgoing, passing
 from mqkit.topology import dead_name, group_name, retry_name, step
 
+LONGEST_EXCHANGE = 127
+"""Characters of an exchange's name, by AMQP 0-9-1; RabbitMQ itself would take more."""
+LONGEST_QUEUE = 255
 DUE = "mqkit.due"
 """The exchange through which delayed messages come to their topic's queue."""
 DELAYED = "mqkit.delayed"
@@ -38,12 +42,20 @@ def due_queue(topic: str) -> str:
 
 def entry_exchange(topic: str, group: str) -> str:
     """Through which a group gets what is published to its topic."""
-    return f"{group_name(topic, group)}.retry.in"
+    return _exchange(f"{group_name(topic, group)}.retry.in")
 
 
 def kept_exchange(topic: str, group: str) -> str:
     """Through which what came in for a group is kept while its queue is missing."""
-    return f"{group_name(topic, group)}.retry.kept"
+    return _exchange(f"{group_name(topic, group)}.retry.kept")
+
+
+def _exchange(name: str) -> str:
+    """`name`, or, where it is too long for an exchange, its beginning with a digest of the whole."""
+    if len(name) <= LONGEST_EXCHANGE:
+        return name
+    digest = sha256(name.encode()).hexdigest()[:24]
+    return f"{name[: LONGEST_EXCHANGE - len(digest) - 1]}-{digest}"
 
 
 def notes_group(group: str) -> str:

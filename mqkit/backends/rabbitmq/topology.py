@@ -16,6 +16,8 @@ from mqkit.backends.rabbitmq.options import RabbitTopic, topic_options
 from mqkit.backends.rabbitmq.places import (
     DELAYED,
     DUE,
+    LONGEST_EXCHANGE,
+    LONGEST_QUEUE,
     UNCLAIMED,
     delay_exchange,
     due_queue,
@@ -23,6 +25,7 @@ from mqkit.backends.rabbitmq.places import (
     kept_exchange,
     notes_group,
 )
+from mqkit.errors import ConfigurationError
 from mqkit.topology import STEPS, Difference, TopicNeed, Topology, dead_name, group_name, retry_name
 
 Argument: TypeAlias = str | int
@@ -91,13 +94,18 @@ class Wanted:
 
 
 def wanted(topology: Topology) -> Wanted:
-    """What `topology` needs."""
+    """What `topology` needs.
+
+    Raises:
+        ConfigurationError: a name that RabbitMQ does not take, or that is kept for mqkit's own.
+    """
     exchanges: dict[Exchange, None] = {}
     queues: dict[Queue, None] = {}
     bindings: dict[Binding, None] = {}
     for need in topology.topics:
         options = topic_options(need.options)
         exchange = options.exchange or need.name
+        _check_names(need, exchange)
         exchanges[Exchange(exchange, options.exchange_type)] = None
         for group in sorted(need.groups):
             queues |= dict.fromkeys(_group_queues(need.name, group, options))
@@ -124,6 +132,25 @@ def wanted(topology: Topology) -> Wanted:
         queues |= dict.fromkeys(_waiting(delay_exchange(delay), delay, DUE, None, RabbitTopic()) for delay in STEPS)
         bindings[Binding(UNCLAIMED, UNCLAIMED, "queue")] = None
     return Wanted(tuple(exchanges), tuple(queues), tuple(bindings))
+
+
+def _check_names(need: TopicNeed, exchange: str) -> None:
+    if need.name.startswith("amq."):
+        raise ConfigurationError(f"topic {need.name!r}: on RabbitMQ, names that begin with 'amq.' are its own")
+    for name in {need.name, exchange}:
+        if name.startswith("mqkit."):
+            raise ConfigurationError(
+                f"topic {need.name!r}: on RabbitMQ, names that begin with 'mqkit.' are mqkit's own"
+            )
+    if len(exchange) > LONGEST_EXCHANGE:
+        raise ConfigurationError(f"exchange {exchange!r}: AMQP takes names of up to {LONGEST_EXCHANGE} characters")
+    for group in need.groups:
+        excess = len(retry_name(need.name, group, STEPS[-1])) - LONGEST_QUEUE
+        if excess > 0:
+            raise ConfigurationError(
+                f"topic {need.name!r} and group {group!r}: together their names are {excess} characters too long for "
+                f"RabbitMQ, whose queues have names of up to {LONGEST_QUEUE}; shorten one"
+            )
 
 
 def _keys(need: TopicNeed, options: RabbitTopic) -> tuple[str, ...]:

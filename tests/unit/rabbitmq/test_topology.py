@@ -109,6 +109,33 @@ def test_a_topic_without_a_group_is_not_known_to_the_delays() -> None:
     assert bindings == (Binding(UNCLAIMED, UNCLAIMED, "queue"),)
 
 
+@pytest.mark.parametrize(("topic", "group"), [("t" * 119, "g" * 119), ("t" * 120, "g" * 118), ("shop.cds", "billing")])
+def test_names_are_as_long_as_rabbitmq_takes_and_all_different(topic: str, group: str) -> None:
+    found = wanted(Topology((TopicNeed(topic, frozenset({group})), TopicNeed(topic[:-1] + "x", frozenset({group})))))
+    exchanges, queues = [one.name for one in found.exchanges], [one.name for one in found.queues]
+    assert max(map(len, exchanges)) <= 127
+    assert max(map(len, queues)) <= 255
+    assert len({*exchanges}) == len(exchanges)
+    assert len({*queues}) == len(queues)
+
+
+@pytest.mark.parametrize(
+    ("topic", "group", "options", "said"),
+    [
+        ("t" * 120, "g" * 120, (), "2 characters too long"),
+        ("amq.orders", "g", (), "'amq.' are its own"),
+        ("mqkit.delayed", "g", (), "mqkit's own"),
+        ("orders", "g", (RabbitTopic(exchange="mqkit.due"),), "mqkit's own"),
+        ("orders", "g", (RabbitTopic(exchange="x" * 128),), "up to 127"),
+    ],
+)
+def test_a_name_that_rabbitmq_does_not_take_is_refused(
+    topic: str, group: str, options: tuple[object, ...], said: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        wanted(Topology((TopicNeed(topic, frozenset({group}), options),)))
+
+
 def test_nothing_needed_is_nothing_made() -> None:
     found = wanted(Topology())
     assert (found.exchanges, found.queues, found.bindings) == ((), (), ())
