@@ -72,9 +72,10 @@ class Subscription:
     topic: str
     group: str
     source: Literal["group", "dead", "tail"] = "group"
-    """group: the group's messages, with its retries and replays. dead: its dead letters, each until settled DONE.
-    tail: what is published to the topic from now on, seen by nobody else, gone when closed; `group` is then only a
-    name for people."""
+    """group: the group's messages, with its retries and replays. tail: what is published to the topic from now on,
+    seen by nobody else, gone when closed; `group` is then only a name for people. dead: its dead letters, each until
+    settled DONE, the oldest first, and all of them, however many are out: `prefetch` and `prefetch_bytes` bound what
+    is read ahead alone. Where the adapter can tell that there are no more, `receive` returns without waiting."""
     prefetch: int = 100
     """At most this many deliveries are out at once; the adapter asks the broker for no more than it must,"""
     aside: int = 0

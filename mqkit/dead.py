@@ -1,6 +1,7 @@
 """A group's dead letters: list, show, replay, purge. Nothing leaves the store before its copy is confirmed.
 
-The store is read like any group's queue: what is chosen is settled, the rest is given back at the end.
+The store is read like any group's queue: what is chosen is settled, the rest is given back at the end. Of what was
+read and not chosen nothing is kept here.
 """
 
 import base64
@@ -21,7 +22,9 @@ from mqkit.wrapping import COMPRESSIONS, lies_in_the_form, unwrapped, wrap
 
 PAGE = 100
 """Letters that are read, or sent and settled, together."""
-QUIET = 2.0
+AHEAD = 8 * 1024 * 1024
+"""Bytes of letters that are read ahead, or one letter."""
+QUIET = 10.0
 """Seconds without a letter after which the store is taken to be empty, although it was counted to hold more."""
 MOMENT = 0.25
 """The same, after as many as were counted: what another reader gave back just now may not have been counted."""
@@ -144,7 +147,7 @@ class AsyncDeadLetters:
     async def list(self, limit: int = 100, choose: Choose = chooser()) -> Sequence[DeadLetter]:  # noqa: B008 - a pure function
         """Up to `limit` letters that fit, oldest first, without taking them out."""
         found: list[DeadLetter] = []
-        async with self._opened() as (receiver, count):
+        async with self._opened(limit) as (receiver, count):
             async for page in self._pages(receiver, count):
                 found += [letter for letter in map(read_letter, page) if choose(letter)]
                 if len(found) >= limit:
@@ -225,7 +228,7 @@ class AsyncDeadLetters:
         known: set[str] = set()
         started = self._ports.monotonic()
         size = max(1, min(PAGE, int(rate))) if rate else PAGE
-        async with self._opened() as (receiver, count):
+        async with self._opened(limit) as (receiver, count):
             async for page in self._pages(receiver, count, known):
                 fitting = [delivery for delivery in page if choose(read_letter(delivery))]
                 if limit is not None:
@@ -249,10 +252,13 @@ class AsyncDeadLetters:
             await receiver.settle([(delivery.token, Settlement.DONE) for delivery in chosen])
 
     @asynccontextmanager
-    async def _opened(self) -> AsyncGenerator[tuple[Receiver, int | None]]:
+    async def _opened(self, limit: int | None) -> AsyncGenerator[tuple[Receiver, int | None]]:
         """A receiver of the store, and how many letters it holds; what is not settled goes back when it closes."""
         count = await self.count()
-        subscription = Subscription(topic=self._topic, group=self._group, source="dead", prefetch=(count or 0) + PAGE)
+        ahead = PAGE if limit is None else max(1, min(PAGE, limit))
+        subscription = Subscription(
+            topic=self._topic, group=self._group, source="dead", prefetch=ahead, prefetch_bytes=AHEAD
+        )
         receiver = await self._backend.open_receiver(subscription, lambda *_: None)
         try:
             yield receiver, count
@@ -262,7 +268,8 @@ class AsyncDeadLetters:
     async def _pages(
         self, receiver: Receiver, count: int | None, acted: Collection[str] = ()
     ) -> AsyncGenerator[Sequence[Delivery]]:
-        """All letters, a page at a time, but those of `acted` that died again meanwhile: they would never end.
+        """All letters, a page at a time, but those of `acted` that died again meanwhile: they would never end. Behind
+        such a one there can be others, where a store has more than one end.
 
         It takes both to know one: an id can be in the store twice, and another worker's clock can run ahead.
         """
@@ -273,11 +280,12 @@ class AsyncDeadLetters:
             fresh = [
                 delivery
                 for delivery in page
-                if letter_id(delivery) not in acted or bookkeeping(delivery).get("last-failed", "") < started
+                if not acted
+                or letter_id(delivery) not in acted
+                or bookkeeping(delivery).get("last-failed", "") < started
             ]
-            if not fresh:
-                return
-            yield fresh
+            if fresh:
+                yield fresh
 
 
 class DeadLetters:

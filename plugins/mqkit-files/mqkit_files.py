@@ -275,7 +275,8 @@ class FilesReceiver:
             self._group = f"{TAIL}{uuid4().hex}"
             (backend.root / subscription.topic / self._group / "live" / "ready").mkdir(parents=True)
         folder = backend.group(subscription.topic, self._group)
-        self._lane = folder / ("dead" if subscription.source == "dead" else "live")
+        self._dead = subscription.source == "dead"
+        self._lane = folder / ("dead" if self._dead else "live")
         self._mine = self._lane / f"member-{uuid4().hex}"
         self._mine.mkdir()
         self._alive: IO[str] = (self._mine / MEMBER).open("w")
@@ -293,7 +294,8 @@ class FilesReceiver:
         while True:
             if self._closed:
                 raise ClosedError("the receiver is closed")
-            if found := self._take(min(limit, self._subscription.prefetch - len(self._out))):
+            room = limit if self._dead else min(limit, self._subscription.prefetch - len(self._out))
+            if found := self._take(room):
                 return found
             left = end - time.monotonic()
             if left <= 0 or self._woken.wait(min(left, LOOK) if limit else left):

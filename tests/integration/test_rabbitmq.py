@@ -1109,6 +1109,67 @@ def test_dead_letters_are_read_in_order_and_stay_until_done(each: Site) -> None:
 # --- strangers
 
 
+@pytest.mark.parametrize("ahead", [1, 7])
+def test_all_dead_letters_may_be_out_and_go_back_in_their_order(each: Site, ahead: int) -> None:
+    """Of a consumer, AMQP lets no more than 65,535 be out; here each window is a consumer, and small."""
+
+    async def test(session: Session) -> None:
+        async def numbers(receiver: Receiver) -> list[Delivery]:
+            found: list[Delivery] = []
+            while page := await receiver.receive(5, PATIENCE):
+                found += page
+            return found
+
+        def shown(found: Sequence[Delivery]) -> list[int]:
+            return [int(one.message.body) for one in found]
+
+        await session.send(*(session.out(b"%d" % i, group="g", dead=True) for i in range(200)))
+        for read in (3, 30, 110):
+            receiver = await session.receiver(source="dead", prefetch=ahead, prefetch_bytes=4_000)
+            assert shown(await collect(receiver, read)) == list(range(read))
+            await receiver.close()
+        receiver = await session.receiver(source="dead", prefetch=ahead, prefetch_bytes=4_000)
+        found = await numbers(receiver)
+        assert shown(found) == list(range(200))
+        await settle(receiver, [*found[:2], *found[50:60], found[199]])
+        with pytest.raises(LeaseLost):
+            await settle(receiver, found[:1])
+        await receiver.close()
+        receiver = await session.receiver(source="dead", prefetch=ahead)
+        again = await numbers(receiver)
+        assert shown(again) == [*range(2, 50), *range(60, 199)]
+        await settle(receiver, again)
+        assert await receiver.receive(5, PATIENCE) == []
+        await receiver.close()
+
+    at(each, test)
+
+
+def test_who_wants_few_dead_letters_is_sent_few(newest: Site) -> None:
+    async def test(session: Session) -> None:
+        await session.send(*(session.out(b"%d" % i, group="g", dead=True) for i in range(50)))
+        receiver = await session.receiver(source="dead", prefetch=5)
+        await collect(receiver, 5)
+        assert (await session.backend.inspect(session.topic, "g")).dead == 45
+        await receiver.close()
+
+    at(newest, test)
+
+
+def test_a_reader_of_dead_letters_whose_queue_goes_away_ends(newest: Site) -> None:
+    async def test(session: Session) -> None:
+        receiver = await session.receiver(source="dead")
+        with stranger(newest.broker) as channel:
+            channel.queue_delete(f"{session.topic}.g.dlq")
+        with pytest.raises(ConnectionLost, match="was deleted"):
+            await collect(receiver, 1)
+        await receiver.close()
+        with pytest.raises(ConfigurationError, match=r"there is no queue '.*\.dlq'"):
+            await session.receiver(source="dead")
+
+    at(newest, test)
+
+
 def test_a_strangers_types_survive_receiving_and_a_retry(each: Site) -> None:
     headers: Mapping[str, Any] = {
         "str": "text",

@@ -63,7 +63,9 @@ class Group:
         self, process: RabbitBackend | None = None, ordering: Literal["key", "none"] = "key", prefetch: int = 100
     ) -> RabbitReceiver:
         subscription = Subscription(topic=self.topic, group="g", ordering=ordering, prefetch=prefetch)
-        return await (process or self.backends[0]).open_receiver(subscription, lambda kind, text: None)
+        receiver = await (process or self.backends[0]).open_receiver(subscription, lambda kind, text: None)
+        assert isinstance(receiver, RabbitReceiver)
+        return receiver
 
     async def publish(self, *messages: WireMessage) -> None:
         sender = await self.backends[0].open_sender()

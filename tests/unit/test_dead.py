@@ -125,6 +125,30 @@ def test_replay_sends_back_to_the_group_and_purge_removes_both_only_what_fits() 
     with_store(work)
 
 
+def test_behind_a_letter_that_died_again_meanwhile_there_can_be_others() -> None:
+    """As in a store of several partitions, each of which ends with what died again."""
+
+    class Pages:
+        """A Receiver."""
+
+        def __init__(self, *pages: Sequence[Delivery]) -> None:
+            self.left = [*pages, ()]
+
+        async def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
+            return self.left.pop(0)
+
+    def lying(id: str) -> Delivery:
+        return Delivery(dead(id), id, "orders", "billing", "orders#1")
+
+    async def work(store: Store) -> None:
+        store.ports.now = lambda: -1.0
+        receiver: Any = Pages([lying("a")], [lying("b")], [lying("a"), lying("c")])
+        found = [letter_id(one) async for page in store.letters._pages(receiver, 3, {"a"}) for one in page]
+        assert found == ["b", "c"]
+
+    with_store(work)
+
+
 def test_replay_is_limited_and_tells_its_progress_over_pages() -> None:
     progress: list[int] = []
 

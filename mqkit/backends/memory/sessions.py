@@ -121,7 +121,8 @@ class MemoryReceiver:
     def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
         """As Receiver.receive."""
         deadline = time.monotonic() + timeout
-        room = min(limit, self._subscription.prefetch + self._subscription.aside - len(self._held))
+        wanted = self._subscription
+        room = limit if wanted.source == "dead" else min(limit, wanted.prefetch + wanted.aside - len(self._held))
         while True:
             while not self._signal.empty():
                 self._signal.get_nowait()

@@ -8,7 +8,7 @@ from contextlib import suppress
 from time import monotonic
 
 from mqkit.backend import Capabilities, Counts, Notes, Notify, Settlements, Subscription
-from mqkit.backends.rabbitmq import consuming, pika_driver, publishing
+from mqkit.backends.rabbitmq import consuming, letters, pika_driver, publishing
 from mqkit.backends.rabbitmq.bell import Bell
 from mqkit.backends.rabbitmq.broker import RabbitBroker
 from mqkit.backends.rabbitmq.io_thread import IoThread
@@ -96,6 +96,39 @@ class RabbitReceiver:
             self._thread.run(self._receiver.close)
 
 
+class DeadReceiver:
+    """The BlockingReceiver of dead letters."""
+
+    def __init__(self, thread: IoThread, receiver: letters.DeadReceiver) -> None:
+        self._thread = thread
+        self._receiver = receiver
+
+    def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
+        """As Receiver.receive."""
+        return self._thread.run(self._receiver.receive, limit, timeout)
+
+    def settle(self, settlements: Settlements) -> None:
+        """As Receiver.settle."""
+        self._thread.run(self._receiver.settle, settlements)
+
+    def note(self, notes: Notes) -> None:
+        """As Receiver.note."""
+        self._thread.run(self._receiver.note, notes)
+
+    def begin(self, token: object) -> int:
+        """As Receiver.begin."""
+        return self._thread.run(self._receiver.begin, token)
+
+    def wake(self) -> None:
+        """As Receiver.wake."""
+        self._thread.post(self._receiver.wake)
+
+    def close(self) -> None:
+        """As Receiver.close."""
+        with suppress(ClosedError):  # the backend was closed before, and all that it had
+            self._thread.run(self._receiver.close)
+
+
 class RabbitBackend:
     """The BlockingBackend.
 
@@ -124,9 +157,12 @@ class RabbitBackend:
         """As Backend.open_sender."""
         return RabbitSender(self._thread, self._thread.run(self._broker.open_sender))
 
-    def open_receiver(self, subscription: Subscription, notify: Notify) -> RabbitReceiver:
+    def open_receiver(self, subscription: Subscription, notify: Notify) -> RabbitReceiver | DeadReceiver:
         """As Backend.open_receiver."""
-        return RabbitReceiver(self._thread, self._thread.run(self._broker.open_receiver, subscription, notify))
+        receiver = self._thread.run(self._broker.open_receiver, subscription, notify)
+        if isinstance(receiver, letters.DeadReceiver):
+            return DeadReceiver(self._thread, receiver)
+        return RabbitReceiver(self._thread, receiver)
 
     def inspect(self, topic: str, group: str) -> Counts:
         """As Backend.inspect."""

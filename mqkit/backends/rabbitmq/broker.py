@@ -13,6 +13,7 @@ from mqkit.backends.rabbitmq import CAPABILITIES
 from mqkit.backends.rabbitmq.channels import Connect, NotFound
 from mqkit.backends.rabbitmq.consuming import RabbitReceiver
 from mqkit.backends.rabbitmq.declaring import Declaring
+from mqkit.backends.rabbitmq.letters import DeadReceiver
 from mqkit.backends.rabbitmq.link import Link
 from mqkit.backends.rabbitmq.management import Management, groups
 from mqkit.backends.rabbitmq.options import parse_url, topic_options
@@ -80,9 +81,14 @@ class RabbitBroker:
         """As Backend.open_sender."""
         return RabbitSender(await self._link("sending"), self._exchanges, self.url.max_message_bytes)
 
-    async def open_receiver(self, subscription: Subscription, notify: Notify) -> RabbitReceiver:
+    async def open_receiver(self, subscription: Subscription, notify: Notify) -> RabbitReceiver | DeadReceiver:
         """As Backend.open_receiver."""
-        receiver = RabbitReceiver(await self._link("receiving"), subscription, notify, self.open_sender)
+        link = await self._link("receiving")
+        receiver: RabbitReceiver | DeadReceiver
+        if subscription.source == "dead":
+            receiver = DeadReceiver(link, subscription)
+        else:
+            receiver = RabbitReceiver(link, subscription, notify, self.open_sender)
         try:
             await receiver.open()
         except BaseException:

@@ -1,4 +1,4 @@
-"""Receiving over one channel: deliveries land in a deque as they arrive, and are read when they are asked for.
+"""Receiving a group's messages, or a tail: deliveries of one channel land in a deque, and are read when asked for.
 
 Closing gives back by nack what is out, which RabbitMQ, since 4.3, does not count as a failure. Not so in a group that
 is ordered by key, which has one member at a time (turn.py), others standing by: what is given back one by one changes
@@ -14,18 +14,18 @@ from functools import partial
 from itertools import count
 
 from mqkit.backend import Notes, Notify, Sender, Settlement, Settlements, Subscription
-from mqkit.backends.rabbitmq import frames, wire
+from mqkit.backends.rabbitmq import frames
 from mqkit.backends.rabbitmq.acknowledgements import acknowledgements
+from mqkit.backends.rabbitmq.arrivals import Arrived, delivery
 from mqkit.backends.rabbitmq.beginning import Beginning
 from mqkit.backends.rabbitmq.channels import Channel, ChannelClosed, NotFound
 from mqkit.backends.rabbitmq.link import CLOSE_TIMEOUT, Link
 from mqkit.backends.rabbitmq.noting import Noting
-from mqkit.backends.rabbitmq.places import DELAYED
 from mqkit.backends.rabbitmq.sessions import acted_upon, declare_tail
 from mqkit.backends.rabbitmq.turn import Turn
 from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, LeaseLost
 from mqkit.message import Delivery
-from mqkit.topology import dead_name, group_name
+from mqkit.topology import group_name
 
 EPOCHS = count(1)
 """One for each channel there ever was in this process."""
@@ -43,7 +43,6 @@ class RabbitReceiver:
         self._notify = notify
         self._loop = asyncio.get_running_loop()
         self._queue = ""
-        self._origin = ""
         self._channel: Channel | None = None
         self._consumer: str | None = None
         self._turn: Turn | None = None
@@ -53,7 +52,7 @@ class RabbitReceiver:
         """By tag: of which `begin` may be asked, in a group without order."""
         self._epoch = 0
         self._asked = 0.0
-        self._arrived: deque[tuple[int, tuple[str, str], bytes, bytes, bool]] = deque()
+        self._arrived: deque[Arrived] = deque()
         self._out: dict[int, None] = {}
         """Tags that are neither settled nor given back, ascending."""
         self._held: set[int] = set()
@@ -80,8 +79,6 @@ class RabbitReceiver:
         subscription = self.subscription
         if subscription.source == "tail":
             self._queue = await declare_tail(self._link, await self._open_channel(), subscription)
-        elif subscription.source == "dead":
-            self._queue = dead_name(subscription.topic, subscription.group)
         else:
             self._queue = group_name(subscription.topic, subscription.group)
             if subscription.ordering == "key":
@@ -117,7 +114,6 @@ class RabbitReceiver:
         except ChannelClosed as error:
             raise ConnectionLost(f"RabbitMQ refused to consume from {self._queue!r}: {error}") from error
         self._consumer = consumer
-        self._origin = f"queue {self._queue}"
         if self._turn is not None:
             self._notify("rebalance", f"works on {self._queue} from now on")
 
@@ -190,9 +186,14 @@ class RabbitReceiver:
         return self._take(limit)
 
     def _take(self, limit: int) -> list[Delivery]:
-        arrived = self._arrived
+        arrived, subscription, notes = self._arrived, self.subscription, self._notes
         number = 0 if self._held else min(limit, len(arrived))
-        return [self._delivery(*arrived.popleft()) for _ in range(number)]
+        records = [arrived.popleft() for _ in range(number)]
+        found = [delivery(record, subscription, self._queue, self._epoch) for record in records]
+        if notes is None:
+            self._suspects |= {record[0]: one for one, record in zip(found, records, strict=True) if one.redelivered}
+            return found
+        return [notes.handed_out(one, redelivered=record[4]) for one, record in zip(found, records, strict=True)]
 
     def _check(self) -> None:
         if self._closed:
@@ -208,34 +209,6 @@ class RabbitReceiver:
         finally:
             self._waiter = None
             expiry.cancel()
-
-    def _delivery(
-        self,
-        tag: int,
-        where: tuple[str, str],
-        header: bytes,
-        body: bytes,
-        redelivered: bool,  # noqa: FBT001 - one record
-    ) -> Delivery:
-        exchange, routing_key = where
-        content = wire.decode(header)
-        before = wire.redeliveries(content.headers, redelivered=redelivered)
-        by_publisher = exchange not in {"", DELAYED}
-        subscription = self.subscription
-        if subscription.source == "dead" and (deaths := content.headers.get("x-death")) is not None:
-            content.properties["x-death"] = deaths  # why the broker itself put it there
-        delivery = Delivery(
-            message=wire.message(content, body, routing_key if by_publisher else None),
-            token=(self._epoch, tag),
-            topic=subscription.topic,
-            group=subscription.group,
-            origin=self._origin if subscription.source != "tail" else f"exchange {exchange}",
-            returned=exchange == "" and routing_key == self._queue,
-            redelivered=before,
-        )
-        if before and self._notes is None:
-            self._suspects[tag] = delivery
-        return delivery if self._notes is None else self._notes.handed_out(delivery, redelivered=redelivered)
 
     async def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""

@@ -147,7 +147,7 @@ class SQLiteReceiver:
                     with self._database.write(stop=self._is_woken) as begun:
                         if begun:
                             self._renew()
-                room = min(limit, self._subscription.prefetch + self._subscription.aside - len(self._held))
+                room = limit if self._dead else min(limit, self._room())
                 until = min(deadline, self._renew_at)
                 if room > 0:
                     due = self._next_due()
@@ -165,6 +165,9 @@ class SQLiteReceiver:
                 self._signal.get(timeout=max(0.0, until - time.monotonic()))
             except Empty:
                 continue
+
+    def _room(self) -> int:
+        return self._subscription.prefetch + self._subscription.aside - len(self._held)
 
     def _is_woken(self) -> bool:
         return self._woken

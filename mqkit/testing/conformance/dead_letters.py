@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mqkit import dead
 from mqkit.backend import Settlement
 from mqkit.dead import chooser
 from mqkit.errors import ConnectionLost, MqkitError, PublishError
@@ -163,6 +164,22 @@ class DeadLettering(Suite):
         assert {json.loads(letter["body"])["number"] for letter in exported} == set(range(5))
         service.wait_for_counts(topic, "billing", lambda counts: counts.dead in (None, 5), "all are still there")
         assert not service.letters(topic, "shipping")
+
+    @promise("E3")
+    def test_all_letters_are_found_however_few_are_read_ahead(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dead, "PAGE", 2)
+        topic, service, _ = buried(scene, range(25))
+        assert len(service.letters(topic, "billing", limit=3)) == 3
+        for _ in range(2):  # what was read the first time is all given back
+            (last,) = service.letters(topic, "billing", choose=chooser(error="no 24"))
+            assert last.error == "no 24"
+            assert not service.letters(topic, "billing", choose=chooser(error="no such"))
+        assert len(service.purge(topic, "billing", chooser(error="no 2"))) == 6
+        left = service.letters(topic, "billing", limit=25)
+        assert {letter.error for letter in left} == {f"no {n}" for n in range(25) if n // 10 != 2 and n != 2}
+        assert len(left) == 19
 
     @promise("E4")
     def test_replay_sends_chosen_letters_to_the_failing_group_alone(self, scene: Scene) -> None:
