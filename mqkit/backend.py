@@ -56,6 +56,9 @@ class Capabilities:
     """`Counts.lag` is known."""
     attribute_prefix: str = "ce_"
     """What CloudEvents attributes in headers begin with, by the protocol binding of this broker."""
+    lease: float | None = None
+    """Seconds after which another gets what a receiver holds that nobody called meanwhile, though it would not know;
+    None: it knows by its session, and nothing else ends a claim."""
     max_message_bytes: int | None = None
     """The largest body by default, where there is one; a broker may be configured otherwise."""
 

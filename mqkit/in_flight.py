@@ -124,10 +124,17 @@ class InFlight:
         ports: the world.
         on_news: called when there is something to collect, or to note.
         on_again: called with the outcome of an attempt that is repeated in place.
+        lease: as Capabilities.lease.
     """
 
     def __init__(
-        self, handler: Handler, ports: Ports, *, on_news: Callable[[], None], on_again: Callable[[Outcome], None]
+        self,
+        handler: Handler,
+        ports: Ports,
+        *,
+        on_news: Callable[[], None],
+        on_again: Callable[[Outcome], None],
+        lease: float | None = None,
     ) -> None:
         self.handler = handler
         self.on_startable: Callable[[], None] = lambda: None
@@ -149,6 +156,9 @@ class InFlight:
         self._told = False
         """Whether there is news of these."""
         self._stopped = False
+        self._lease = lease
+        self._ours_until = float("inf")
+        """On the monotonic clock: until then nobody else can have what is here."""
 
     def __len__(self) -> int:
         """Deliveries that were submitted and not collected."""
@@ -175,6 +185,8 @@ class InFlight:
         """How many may start now."""
         if self._stopped:
             return 0
+        if self._lease is not None and self._ports.monotonic() >= self._ours_until:
+            return 0  # this process stood still: what it has may be with another by now
         alone = self._alone
         if (alone.item is not None or alone.waiting) and alone.others_wait:
             return int(self._unstarted is not None and self._unstarted.begun)
@@ -195,6 +207,14 @@ class InFlight:
             self._bytes += len(message.body)
             self._lanes.add(Item(delivery, epoch, message.key if self._ordered else None))
         self.on_startable()
+
+    def hold(self) -> None:
+        """The receiver was called just now, and still has what it gave: it may start, for half of the lease."""
+        if self._lease is not None:
+            now = self._ports.monotonic()
+            late, self._ours_until = now >= self._ours_until, now + self._lease / 2
+            if late:
+                self.on_startable()
 
     def suspect(self) -> Item | None:
         """A suspect whose beginning is to be kept at the broker now: `begun`, `put_off` or `refused` must follow."""

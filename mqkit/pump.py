@@ -89,23 +89,22 @@ class Pump:
             ordering=options.ordering,
             options=handler.topic.options,
         )
+        gives = backend.capabilities
+        self._pulse = PULSE if gives.lease is None else min(PULSE, gives.lease / 8)
         self._storing = Storing(
-            copies=Copies(
-                backend.capabilities.attribute_prefix, handler.name, service, backend.capabilities.exact_delay
-            ),
+            copies=Copies(gives.attribute_prefix, handler.name, service, gives.exact_delay),
             producer=producer, ports=ports, declare=declare, on_news=self._wake, where=self._where,
         )  # fmt: skip
         self._full = False
-        self._in_flight = InFlight(handler, ports, on_news=self._wake, on_again=self._tell)
+        self._in_flight = InFlight(handler, ports, on_news=self._wake, on_again=self._tell, lease=gives.lease)
         self._runner = runner(self._in_flight, ports, self._stuck)
         self._receiver: Receiver | None = None
         self._epoch = 0
         self._note_at = 0.0
         self._stopping = ports.signal()
-        self._stop = False
+        self._stop = self._lasted = False
         self._deadline: float | None = None
         self._lost_at: float | None = None
-        self._lasted = False
         self.last_progress = ports.monotonic()
         """When this pump last heard from the broker, on the monotonic clock."""
 
@@ -188,6 +187,7 @@ class Pump:
                 self._storing.hurry()
             deliveries = await receiver.receive(0 if self._stop else self._room(), self._patience())
             self.last_progress = self._ports.monotonic()
+            self._in_flight.hold()
             if deliveries and self._stop:
                 await receiver.settle([(delivery.token, Settlement.RELEASE) for delivery in deliveries])
             elif deliveries:
@@ -226,7 +226,7 @@ class Pump:
     def _patience(self) -> float:
         """Seconds until something has to be looked at again."""
         now = self._ports.monotonic()
-        until = now + PULSE
+        until = now + self._pulse
         if self._deadline is not None:
             until = min(until, self._deadline) if self._storing or self._in_flight else now
         return max(until - now, 0.0)

@@ -719,14 +719,21 @@ def test_a_stopped_process_keeps_its_messages_until_its_lease_ends(
     assert backend.inspect("t", "g") == Counts(0, 0, 0, 0)
 
 
-def test_whoever_lost_his_lease_goes_on_with_a_new_one(path: Path, backend: SQLiteBackend, receive_from: Open) -> None:
-    receiver = receive_from(SQLiteBackend(f"sqlite:///{path}?lease=0.5"))
+def test_whoever_lost_his_lease_is_told_before_he_gets_more_and_settles_nothing(
+    path: Path, backend: SQLiteBackend, receive_from: Open
+) -> None:
+    forgetful = SQLiteBackend(f"sqlite:///{path}?lease=0.5")
+    assert forgetful.capabilities.lease == 0.5
+    late = receive_from(forgetful)
     post(backend, "x", group="g")
-    (old,) = receiver.receive(1, 1)
+    (old,) = late.receive(1, 1)
     assert eventually(lambda: backend.inspect("t", "g").ready == 1, 5)
+    with pytest.raises(ConnectionLost, match=r"no sign of life for 0\.5 s, so others got what it had"):
+        late.receive(1, 1)
+    receiver = receive_from()
     (new,) = receiver.receive(1, 1)
     with pytest.raises(LeaseLost):
-        receiver.settle([(old.token, DONE)])
+        late.settle([(old.token, DONE)])
     assert backend.inspect("t", "g").in_flight == 1
     receiver.settle([(new.token, DONE)])
     assert backend.inspect("t", "g") == Counts(0, 0, 0, 0)

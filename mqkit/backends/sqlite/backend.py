@@ -26,7 +26,8 @@ class SQLiteBackend:
     def __init__(self, url: str) -> None:
         self._options = parse(url)
         self._path = self._options.path
-        self.capabilities = replace(CAPABILITIES, max_message_bytes=self._options.max_message_bytes)
+        limit = self._options.max_message_bytes
+        self.capabilities = replace(CAPABILITIES, max_message_bytes=limit, lease=self._options.lease)
 
     @contextmanager
     def _open(self, *, create: bool = False) -> Iterator[Database]:

@@ -33,11 +33,11 @@ _FREE_KEYS: Final = (
 )
 _LOOK: Final = "SELECT 1 FROM delivery AS d WHERE d.topic_group = :group AND d.state = :ready {free}LIMIT 1"
 _CLAIM: Final = (
-    "SELECT d.message, d.key, d.returned, d.times, d.spent, "
-    "m.body, m.headers, m.content_type, m.message_id, m.properties "
+    "SELECT d.message, d.key, d.returned, d.times, d.spent, LENGTH(m.body) "
     "FROM delivery AS d CROSS JOIN message AS m ON m.id = d.message "
     "WHERE d.topic_group = :group AND d.state = :ready AND d.message > :after {free}ORDER BY d.message LIMIT :room"
 )
+_READ: Final = "SELECT body, headers, content_type, message_id, properties FROM message WHERE id = ?"
 _NEXT_DUE: Final = "SELECT MIN(due) FROM delivery WHERE topic_group = ? AND state = 2"
 _RIPEN: Final = (
     "UPDATE delivery SET state = ?, due = NULL WHERE topic_group = ? AND state = ? AND message IN "
@@ -195,7 +195,8 @@ class SQLiteReceiver:
             if not self._dead:
                 connection.execute(_RIPEN, (READY, self._group, WAITING, self._group, time.time(), RIPEN))
             rows = self._take(room)
-        return [self._delivery(*row) for row in rows]
+        # read when others may write again: nobody deletes what is held, and a claim may have 64 MB
+        return [self._delivery(*row[:5], *connection.execute(_READ, row[:1]).fetchone()) for row in rows]
 
     def _take(self, room: int) -> list[Any]:
         """Hold up to `room` deliveries. Rows of a key that got its part are passed over, and excluded from then on."""
@@ -207,7 +208,7 @@ class SQLiteReceiver:
             for row in connection.execute(self._claim_sql, self._names(room=room - len(rows), after=after)):
                 after, key = row[:2]
                 seen += 1
-                size += len(row[5])
+                size += row[5]
                 if key is None or self._keys[key] < most:
                     self._keys[key] += 1
                     fresh.append(row)
@@ -240,7 +241,11 @@ class SQLiteReceiver:
         return Delivery(message, token, topic, group, f"{topic}#{number}", bool(returned), times, spent, unique=True)
 
     def _renew(self, *, only_look: bool = False) -> None:
-        """Still be a member, in a transaction; or become one again, without what the old one held."""
+        """Still be a member, in a transaction; or become one again, if that makes no difference to anybody.
+
+        Raises:
+            ConnectionLost: others have what this one held.
+        """
         connection = self._database.connection
         if only_look:
             found = connection.execute("SELECT 1 FROM member WHERE id = ?", (self._number,)).fetchone() is not None
@@ -249,8 +254,11 @@ class SQLiteReceiver:
             self._renew_at = time.monotonic() + self._lease / 4
         if found:
             return
-        if self._tail:
-            raise ConnectionLost(f"{self._database.path}: this tail showed no sign of life for {self._lease:g} s")
+        if self._tail or self._held:
+            raise ConnectionLost(
+                f"{self._database.path}: this member showed no sign of life for {self._lease:g} s, so others got what "
+                "it had: the process stood still, or could not write"
+            )
         old = self._number
         self._enroll()
         self._presence.leave(old)
@@ -282,7 +290,7 @@ class SQLiteReceiver:
                 forget(connection, self._group, (number for _, _, number, _ in done))
             if back:
                 settled += connection.executemany(_BACK, back).rowcount
-            if time.monotonic() >= self._renew_at:
+            if settled == len(settlements) and time.monotonic() >= self._renew_at:
                 self._renew()
         if back or self._ordered:
             self._presence.announce(self._group)

@@ -7,6 +7,7 @@ import pytest
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
 from mqkit.message import Delivery
 from mqkit.testing.conformance.suite import Suite
+from mqkit.testing.processes import Fact
 from mqkit.testing.promises import promise
 from mqkit.testing.scene import Scene
 
@@ -22,7 +23,7 @@ class Poisoning(Suite):
         topic = scene.topic(int, groups=[GROUP])
         service = scene.service()
         service.open().publish_many(topic, [POISON, *range(6)])
-        calls = []
+        calls: list[Fact] = []
         for _ in range(3):  # two of which nobody knows whose fault it was, and one by the message alone
             worker = scene.worker(topic, GROUP, poison=[POISON], options={"lost_workers": 1, "concurrency": 4})
             assert worker.wait(60) == POISON

@@ -1,0 +1,69 @@
+"""A process that stood still starts nothing before its receiver was asked what is still its own."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from mqkit.backend import Capabilities
+from mqkit.errors import ConnectionLost
+from tests.unit.scripted import Scripted
+from tests.unit.test_pump import Works, pumping
+from tests.unit.virtual_time import until
+
+LEASE = 8.0
+
+
+@pytest.fixture(autouse=True)
+def leased(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(self: Scripted) -> None:
+        before(self)
+        self.capabilities = Capabilities(lease=LEASE)
+
+    before = Scripted.__init__
+    monkeypatch.setattr(Scripted, "__init__", begin)
+
+
+def stand_still(works: Works, seconds: float) -> None:
+    """As when the process was stopped: the clock went on."""
+    works.ports.loop.selector.elapsed += seconds  # type: ignore[attr-defined]  # the virtual loop's
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_the_next_of_a_key_waits_for_the_receiver(*, lost: bool) -> None:
+    started: list[Any] = []
+    known: list[Works] = []
+
+    async def stop_once(payload: Any) -> None:
+        started.append(payload)
+        if len(started) == 1:
+            stand_still(known[0], 10 * LEASE)
+            if lost:
+                known[0].backend.lose(ConnectionLost("others have what it had"))
+
+    async def work(works: Works) -> None:
+        known.append(works)
+        tokens = [works.backend.give(b"%d" % number, key=b"k") for number in range(3)]
+        await until(lambda: started)
+        if lost:  # nothing of that session starts: all of it is delivered again, from the beginning
+            await until(lambda: len(works.backend.receivers) == 2)
+        await works.settled(*tokens)
+
+    pumping(stop_once, work, ordering="key")
+    assert started == ([0, 0, 1, 2] if lost else [0, 1, 2])
+
+
+def test_while_the_receiver_is_called_long_handlers_hold_nothing_up() -> None:
+    started: list[Any] = []
+
+    async def slow(payload: Any) -> None:
+        started.append(payload)
+        await asyncio.sleep(3 * LEASE)
+
+    async def work(works: Works) -> None:
+        tokens = [works.backend.give(b"%d" % number) for number in range(2)]
+        await asyncio.sleep(3 * LEASE + 0.5)
+        assert started == [0, 1]
+        await works.settled(*tokens)
+
+    pumping(slow, work, concurrency=1)
