@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import quote
 from weakref import WeakSet
 
+from mqkit.backends.sqlite.holder import holder
 from mqkit.backends.sqlite.schema import APPLICATION_ID, TABLES, UPGRADES, VERSION
 from mqkit.errors import (
     AuthenticationFailed,
@@ -43,7 +44,9 @@ def mapped(path: str) -> AbstractContextManager[None]:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         match code:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
-                return ConnectionLost(f"{path} is locked by somebody else for too long; find out who holds it")
+                found = holder(path)
+                advice = f"it is held by {found}" if found else "find out who holds it"
+                return ConnectionLost(f"{path} is locked by somebody else for too long; {advice}")
             case sqlite3.SQLITE_FULL:
                 return ConnectionLost(f"{path}: the disk is full")
             case sqlite3.SQLITE_CANTOPEN:
