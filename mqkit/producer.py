@@ -9,6 +9,7 @@ share its batch, and its session, go on. What waits, and for what, is the outbox
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from os import urandom
 from typing import Final
 
@@ -117,11 +118,17 @@ class Producer:
         self._stir.set()
         for job in (self._job, self._watcher):
             if job is not None:
-                await job.join()
+                with suppress(Exception):  # one that died of a defect has been told of
+                    await job.join()
         self._job = self._watcher = None
         for parcel in (*self._flight, *self._outbox):
             parcel.decide(parcel.error or ConnectionLost("the app was closed before this was confirmed"))
         await self._hang_up()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be sent or confirmed."""
+        return not self._outbox and all(parcel.mail is None for parcel in self._flight)
 
     @property
     def _is_open(self) -> bool:

@@ -16,7 +16,7 @@ SETTLING: Final = 5.0
 OPENING: Final = 1.0
 """Seconds for one that had no session when it was stopped, and so has nothing to settle."""
 PARTING: Final = 1.0
-"""Seconds for one that was given up, to let go of what it holds."""
+"""Seconds for one that was given up, and for a sender, to let go of what it holds."""
 ANNOUNCING: Final = 2.0
 """Seconds that listeners get for the last events."""
 FLUSHING: Final = 5.0
@@ -58,7 +58,8 @@ async def ended(ports: Ports, stopped: Sequence[tuple[Pump, Job]]) -> None:
 async def hung_up(ports: Ports, producer: Producer) -> None:
     """Let listeners hear of the last events, and close `producer`; in some seconds, whatever the broker does."""
     await ports.announced(ANNOUNCING)
-    if not await finished(ports, producer.close(FLUSHING), "mqkit end of producer", FLUSHING + CLOSING):
+    limit = PARTING if producer.idle else FLUSHING + PARTING
+    if not await finished(ports, producer.close(FLUSHING), "mqkit end of producer", limit):
         log.warning("the broker does not answer: publishing ends without a good-bye")
 
 

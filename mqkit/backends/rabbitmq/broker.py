@@ -134,5 +134,4 @@ class RabbitBroker:
         """As Backend.close."""
         self._closed = True
         links = [self._links.pop(use) for use in list(self._links)]
-        for link in links:
-            await link.close()
+        await asyncio.gather(*(link.close() for link in links))  # at once: each may have to wait for a good-bye
