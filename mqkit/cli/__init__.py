@@ -4,12 +4,16 @@ The files: root (which commands there are), one file for each command, and what 
 from `module:attribute`), opening (a broker), output (tables and JSON), failures (errors as sentences), logs.
 """
 
+import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """Run the command that `sys.argv` names, and end the process with its exit code."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminated)  # to the first process of a container the default does nothing
     try:
         from mqkit.cli.root import command_line
     except ModuleNotFoundError as error:
@@ -21,3 +25,7 @@ def main() -> NoReturn:
         sys.exit(130)
     command_line()
     sys.exit(0)
+
+
+def _terminated(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)

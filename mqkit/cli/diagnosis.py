@@ -9,6 +9,7 @@ from mqkit.cli.drivers import Driver, driver, drivers
 from mqkit.cli.failures import sentence
 from mqkit.cli.loading import load_for_tools
 from mqkit.cli.opening import connected
+from mqkit.cli.options import at
 from mqkit.errors import MqkitError
 from mqkit.plugins import PluginInfo
 from mqkit.registry import masked
@@ -58,7 +59,7 @@ async def diagnose(url: str | None, path: str | None) -> Diagnosis:
         spec = app.engine.plugins.backends.spec(app.settings.url)
         found.backend = spec.name
         found.packages += drivers(spec.extra)
-        await _broker(app, path, found)
+        await _broker(app, path, at(url), found)
     except MqkitError as error:
         found.problems.append(sentence(error))
     return found
@@ -90,7 +91,7 @@ def _policies(app: AsyncApp, path: str, found: Diagnosis) -> None:
         found.problems.append(f"the policy for {name!r} in {FILE} or MQKIT_GROUPS fits no handler of {path}: {there}")
 
 
-async def _broker(app: AsyncApp, path: str | None, found: Diagnosis) -> None:
+async def _broker(app: AsyncApp, path: str | None, where: str, found: Diagnosis) -> None:
     started = time.monotonic()
     async with connected(app) as there:
         found.seconds = time.monotonic() - started
@@ -101,5 +102,6 @@ async def _broker(app: AsyncApp, path: str | None, found: Diagnosis) -> None:
             missing = [finding for finding in found.findings if finding.state == "missing"]
             if missing and not app.settings.declare:
                 found.problems.append(
-                    f"declare is off and {len(missing)} things are missing at the broker: mqkit topology apply {path}"
+                    f"declare is off and {len(missing)} things are missing at the broker: "
+                    f"mqkit topology apply {path}{where}"
                 )

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from mqkit.async_app import AsyncApp
 from mqkit.cli.failures import UsageError
 from mqkit.cli.letters import listing, portrait
-from mqkit.cli.options import AsJson, GroupName, TopicName, Url
+from mqkit.cli.options import AsJson, GroupName, TopicName, Url, at
 from mqkit.cli.output import (
     console,
     document,
@@ -96,7 +96,9 @@ def show(
 
     found = _with_letters(url, topic, group, ask)
     if not found:
-        raise ConfigurationError(f"{topic}.{group} has no dead letter {id!r}: see `mqkit dlq list {topic} {group}`")
+        raise ConfigurationError(
+            f"{topic}.{group} has no dead letter {id!r}: see `mqkit dlq list {topic} {group}{at(url)}`"
+        )
     if as_json:
         document(found[0].as_dict())
     else:

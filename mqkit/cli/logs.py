@@ -52,20 +52,46 @@ class JSONLines(logging.Formatter):
         return json.dumps(found, default=str)
 
 
-def set_up(level: str, *, as_json: bool) -> None:
-    """Log everything of `level` and above to stderr."""
+def own_warnings() -> None:
+    """Log what mqkit itself warns of, for commands that are no services; drivers stay silent."""
+    _set_up("warning", as_json=False)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(logging.Filter("mqkit"))
+
+
+def leave_to_service() -> None:
+    """Undo that: a service is about to be imported, and may configure logging itself."""
+    root = logging.getLogger()
+    for handler in tuple(root.handlers):
+        root.removeHandler(handler)
+    root.setLevel(logging.WARNING)
+    for name in DRIVERS:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+def of_service(level: str | None, *, as_json: bool) -> None:
+    """Log as a service does that is run from the command line.
+
+    If it configured logging when it was imported, that holds: of `level` only what mqkit says is told. Otherwise
+    everything of `level` and above goes to stderr; info, if none is given. What it said of a driver's logger holds.
+    """
+    configured = logging.getLogger().handlers or logging.getLogger("mqkit").handlers
+    if not configured:
+        chosen = logging.getLogger().level  # it may have set that, and no handler
+        kept = chosen if chosen != logging.WARNING else logging.INFO
+        _set_up(level or logging.getLevelName(kept).lower(), as_json=as_json)
+    elif level is not None:
+        logging.getLogger("mqkit").setLevel(level.upper())
+
+
+def _set_up(level: str, *, as_json: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONLines() if as_json else Readable(colour=sys.stderr.isatty() and not _plain()))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in DRIVERS:
-        logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
-
-
-def own_warnings() -> None:
-    """Log what mqkit itself warns of, for commands that are no services; drivers stay silent."""
-    set_up("warning", as_json=False)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(logging.Filter("mqkit"))
+        driver = logging.getLogger(name)
+        if driver.level == logging.NOTSET:
+            driver.setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
 
 
 def _plain() -> bool:

@@ -1,8 +1,11 @@
 """The options and arguments that several commands take, each said once."""
 
+import shlex
 from typing import Annotated
 
 import typer
+
+from mqkit.registry import masked
 
 EVERYWHERE = "Everywhere"
 
@@ -23,3 +26,8 @@ Url = Annotated[
     ),
 ]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.", rich_help_panel=EVERYWHERE)]
+
+
+def at(url: str | None) -> str:
+    """How a command that is advised names the broker that this one was told to use; without its password."""
+    return f" --url {shlex.quote(masked(url))}" if url else ""

@@ -12,11 +12,12 @@ from rich.text import Text
 from mqkit.app import App
 from mqkit.async_app import AsyncApp
 from mqkit.cli.loading import load_app
-from mqkit.cli.logs import set_up
+from mqkit.cli.logs import leave_to_service, of_service
 from mqkit.cli.options import AppPath, AsJson, Url
 from mqkit.cli.output import line, put, shown, table, tell
 from mqkit.errors import ConfigurationError
 from mqkit.events import Event
+from mqkit.process_signals import stopping
 from mqkit.registration import Registration
 from mqkit.registry import masked
 from mqkit.signature import function_name
@@ -31,30 +32,67 @@ class Level(StrEnum):
     ERROR = "error"
 
 
+class Stopped(BaseException):
+    """A signal came before there was anything to stop: raised where the service is being imported."""
+
+
+class Loading:
+    """Importing a service, which a signal ends; later it is for the app."""
+
+    def __init__(self) -> None:
+        self._over = False
+
+    def stop(self) -> None:
+        """From a signal handler. Raises Stopped."""
+        if not self._over:
+            raise Stopped
+
+    def load(self, path: str, url: str | None) -> App | AsyncApp:
+        """As load_app."""
+        found = load_app(path, url)
+        self._over = True
+        return found
+
+
 def run(
     app: AppPath,
-    log_level: Annotated[Level, typer.Option(help="How much is logged.", case_sensitive=False)] = Level.INFO,
+    log_level: Annotated[
+        Level | None,
+        typer.Option(
+            help="How much is logged: info if not given; by mqkit alone, if the service configures logging itself.",
+            case_sensitive=False,
+            show_default=False,
+        ),
+    ] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Work an app's handlers until Ctrl-C or SIGTERM.
 
     Running handlers end within the app's grace; a second Ctrl-C ends the process at once. The log goes to stderr, with
-    --json as JSON lines.
+    --json as JSON lines; where the service configures logging when it is imported, that holds.
 
     Examples:
       $ mqkit run shop:app
       $ mqkit run shop --url amqp://guest:guest@localhost/ --log-level debug
     """
-    set_up(log_level.value, as_json=as_json)
-    found = load_app(app, url)
-    if not found.registrations:
-        raise ConfigurationError(f"{app} has nothing to run: decorate a function with @app.subscribe(topic, group=...)")
-    _announce(found, as_json=as_json)
-    if isinstance(found, App):
-        found.run()
-    else:
-        asyncio.run(found.run())
+    leave_to_service()
+    loading = Loading()
+    try:
+        with stopping(loading.stop):
+            found = loading.load(app, url)
+            of_service(log_level.value if log_level else None, as_json=as_json)
+            if not found.registrations:
+                raise ConfigurationError(
+                    f"{app} has nothing to run: decorate a function with @app.subscribe(topic, group=...)"
+                )
+            _announce(found, as_json=as_json)
+            if isinstance(found, App):
+                found.run()
+            else:
+                asyncio.run(found.run())
+    except Stopped:
+        return
 
 
 def _announce(app: App | AsyncApp, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from rich.text import Text
 from mqkit.async_app import AsyncApp
 from mqkit.cli.loading import load_for_tools
 from mqkit.cli.opening import connected
-from mqkit.cli.options import AppPath, AsJson, Url
+from mqkit.cli.options import AppPath, AsJson, Url, at
 from mqkit.cli.output import document, section, table, tell
 from mqkit.errors import TopologyError
 from mqkit.legible import harmless
@@ -43,7 +43,7 @@ def plan(app: AppPath, url: Url = None, as_json: AsJson = False) -> None:
     missing, wrong = _count(findings, "missing"), _count(findings, "differs")
     if not as_json:
         parts = [f"{missing} to create"] * bool(missing) + [f"{wrong} with other settings"] * bool(wrong)
-        advice = f": mqkit topology apply {app}" if missing and not wrong else ""
+        advice = f": mqkit topology apply {app}{at(url)}" if missing and not wrong else ""
         tell(", ".join(parts) + advice if parts else "nothing to do")
     if wrong:
         raise typer.Exit(DIFFERENT)
