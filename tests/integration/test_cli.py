@@ -124,6 +124,46 @@ def test_run_is_readable_for_people_and_takes_another_url(mqkit: CommandLine) ->
     assert not (mqkit.cwd / "mqkit.db").exists()
 
 
+SLOW = """
+import time
+print("importing", flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_ends_soon_at_a_signal_while_the_service_is_imported(mqkit: CommandLine, number: int) -> None:
+    (mqkit.cwd / "slow.py").write_text(SLOW)
+    with mqkit.started("run", "slow") as worker:
+        until(worker.stdout, "importing")
+        assert interrupt(worker, number) == 0
+
+
+def test_what_ends_a_command_ends_it_with_the_signal_s_code(mqkit: CommandLine) -> None:
+    with mqkit.started("inspect", "--watch", "1") as watching:
+        until(watching.stdout, "group")
+        assert interrupt(watching, signal.SIGTERM) == 128 + signal.SIGTERM
+
+
+CONFIGURED = """
+import logging.config
+logging.config.dictConfig({
+    "version": 1,
+    "formatters": {"own": {"format": "OWN %(name)s %(message)s"}},
+    "handlers": {"own": {"class": "logging.StreamHandler", "formatter": "own"}},
+    "root": {"level": "INFO", "handlers": ["own"]},
+})
+"""
+
+
+def test_run_leaves_logging_to_a_service_that_configures_it_and_dead_letters_are_told(mqkit: CommandLine) -> None:
+    (mqkit.cwd / "shop.py").write_text(SHOP + CONFIGURED)
+    mqkit("publish", "purchases", GREEDY[0], "--app", "shop")
+    with mqkit.started("run", "shop") as worker:
+        assert "OWN mqkit dead-letter" in until(worker.stderr, "dead-letter")
+        assert interrupt(worker, signal.SIGTERM) == 0
+
+
 def test_one_message_is_published_to_groups_that_are_declared_with_it(mqkit: CommandLine) -> None:
     said = mqkit("publish", "orders", ADA, "--group", "billing", "--group", "mail", "--key", "ada").out
     assert said.startswith("published ")
@@ -214,6 +254,8 @@ def test_topology_plan_and_apply_tell_by_their_exit_codes(mqkit: CommandLine) ->
     plan = mqkit("topology", "plan", "shop", code=2)
     assert "create" in plan.out
     assert plan.out.splitlines()[-1].endswith("to create: mqkit topology apply shop")
+    elsewhere = mqkit("topology", "plan", "shop", "--url", "sqlite:///its own.db", code=2)
+    assert elsewhere.out.splitlines()[-1].endswith("mqkit topology apply shop --url 'sqlite:///its own.db'")
     assert json.loads(mqkit("inspect", "--json").out) == []
     assert "purchases.billing" in mqkit("topology", "apply", "shop").out
     assert mqkit("topology", "plan", "shop").out.endswith("nothing to do\n")

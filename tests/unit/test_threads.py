@@ -12,7 +12,7 @@ import pytest
 from mqkit.daemons import Daemons
 from mqkit.monitor import Monitor
 from mqkit.ports import HandlerTimeout, Job, joined
-from mqkit.threads import JobCancelled, ThreadPorts, ThreadSignal
+from mqkit.threads import JobCancelled, ThreadJob, ThreadPorts, ThreadSignal
 
 PATIENCE = 10.0
 
@@ -134,6 +134,45 @@ class TestOneAtATime:
 
         ports.run(main())
         assert log == ["main", "posted"]
+
+    def test_posting_waits_for_nobody_and_keeps_the_order(
+        self, ports: ThreadPorts, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        log: list[int] = []
+        with ports.monitor:  # as a step that takes long
+            for number in range(20):
+                poster = thread(lambda number=number: ports.post(lambda: log.append(number)))  # type: ignore[misc]
+                poster.join(PATIENCE)
+                assert not poster.is_alive()
+            thread(lambda: ports.post(lambda: 1 / 0)).join(PATIENCE)
+            assert log == []
+        until(lambda: len(log) == 20 and "ZeroDivisionError" in caplog.text)
+        assert log == list(range(20))
+
+    def test_what_was_posted_is_done_before_the_next_call(self, ports: ThreadPorts) -> None:
+        log: list[str] = []
+        with ports.monitor:
+            thread(lambda: ports.post(lambda: log.append("posted"))).join(PATIENCE)
+
+        async def main() -> None:
+            log.append("next")
+
+        ports.run(main())
+        assert log == ["posted", "next"]
+
+    def test_a_driver_s_call_outside_is_left_to_itself_when_its_job_is_cancelled(self, ports: ThreadPorts) -> None:
+        gate, job = threading.Event(), ThreadJob(ports)
+
+        async def main() -> None:
+            await ports.outside(lambda: gate.wait(PATIENCE))
+
+        canceller = thread(lambda: (until(lambda: job.parked), job.cancel()))
+        with pytest.raises(JobCancelled):
+            ports.run(main(), job)
+        canceller.join(PATIENCE)
+        assert not gate.is_set()
+        gate.set()
+        assert ports.run(ports.outside(lambda: 5)) == 5
 
 
 class TestSignal:
@@ -257,6 +296,31 @@ class TestTimers:
         until(lambda: len(log) == 3)
         assert log == ["first", "second", "third"]
         assert time.monotonic() - start >= 0.03
+
+    def test_the_clock_outlives_what_a_call_raises(self, ports: ThreadPorts, caplog: pytest.LogCaptureFixture) -> None:
+        called = threading.Event()
+
+        async def main() -> None:
+            ports.later(0, lambda: 1 / 0)
+            ports.later(0.001, called.set)
+
+        ports.run(main())
+        assert called.wait(PATIENCE)
+        assert "ZeroDivisionError" in caplog.text
+
+    @pytest.mark.parametrize("delay", [1_795_604_904_659.0, float("inf"), float("nan"), -5.0, threading.TIMEOUT_MAX])
+    def test_no_delay_stops_the_clock(self, ports: ThreadPorts, delay: float) -> None:
+        called = threading.Event()
+
+        async def main() -> None:
+            ports.later(delay, lambda: None)
+
+        async def again() -> None:
+            ports.later(0.001, called.set)
+
+        ports.run(main())
+        ports.run(again())
+        assert called.wait(PATIENCE)
 
     def test_one_that_comes_sooner_does_not_wait_for_those_before_it(self, ports: ThreadPorts) -> None:
         log: list[str] = []
