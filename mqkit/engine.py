@@ -346,17 +346,11 @@ class Engine:
 
     def _handler(self, opened: Opened, registration: Registration) -> Handler:
         return Handler(
-            topic=registration.topic,
-            group=registration.group,
-            function=registration.function,
-            options=registration.options,
-            codec=self._codec(registration.topic),
-            around=Around(registration.middleware),
-            ports=opened.ports,
-            prepare=self.prepare,
-            publish=registration.publish,
-            max_body_bytes=self.settings.max_body_bytes,
-        )
+            topic=registration.topic, group=registration.group, function=registration.function,
+            options=registration.options, codec=self._codec(registration.topic),
+            around=Around(registration.middleware), ports=opened.ports, prepare=self.prepare,
+            publish=registration.publish, max_body_bytes=self.settings.max_body_bytes,
+        )  # fmt: skip
 
     def _pump(self, opened: Opened, handler: Handler, runner: MakeRunner = Workers) -> Pump:
         settings = self.settings

@@ -7,6 +7,7 @@ from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import ParamSpec, TypeVar
+from weakref import finalize
 
 from mqkit.errors import ClosedError
 from mqkit.event_loop import answer
@@ -26,11 +27,8 @@ class SessionThread:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._ended = False
-        Thread(target=self._work, name=name, daemon=True).start()
-
-    def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
+        Thread(target=_work, args=(self._calls,), name=name, daemon=True).start()
+        finalize(self, self._calls.put, None)  # where a loop ended amid its work, nobody ends the session
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """What `call` returns or raises there. Raises ClosedError once it has ended."""
@@ -67,6 +65,12 @@ class SessionThread:
     def _end(self) -> None:
         self._ended = True
         self._calls.put(None)
+
+
+def _work(calls: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (call := calls.get()) is not None:
+        call()
+        del call  # it holds the session
 
 
 def _unwanted(made: list[R], close: Callable[[R], None]) -> None:

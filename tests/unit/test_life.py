@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import logging.config
 import os
@@ -174,6 +175,8 @@ class TestOpening:
 
         for leave in (True, False, True):
             soon(main(leave=leave))
+        gc.collect()
+        until(lambda: not [each for each in threading.enumerate() if each.name == "mqkit-sender"])
 
 
 class TestHome:
@@ -196,13 +199,13 @@ class TestHome:
                     lambda: app.__aenter__(),  # noqa: PLW0108
                 ):
                     with pytest.raises(RuntimeError, match=r"another thread, use app\.from_thread\.publish"):
-                        await asyncio.to_thread(asyncio.run, work())  # type: ignore[no-untyped-call]
+                        await asyncio.to_thread(asyncio.run, work())
                 assert (await app.inspect(TOPIC, "g")).ready == 1
 
         soon(main())
 
     def test_a_plain_handler_publishes_from_its_thread(self, url: str) -> None:
-        second, seen = Topic("second", int, groups=["g"]), []
+        second, seen = Topic("second", int, groups=["g"]), list[int]()
 
         async def main() -> None:
             app = AsyncApp(url)
@@ -237,13 +240,13 @@ class TestStop:
     def test_one_that_was_asked_for_twice_does_not_end_the_next_run(self, of: Any, url: str) -> None:
         app, kinds = service(of, url), []
 
-        @app.listen
         def hear(event: Event) -> None:
             kinds.append(event.kind)
             if event.kind == "started":
                 app.stop()
                 app.stop()
 
+        app.listen(hear)
         run(app)
         run(app)
         assert kinds == ["started", "stopped"] * 2
@@ -272,7 +275,12 @@ class TestStop:
 
     def test_from_any_thread(self, of: Any, url: str) -> None:
         app = service(of, url)
-        thread = threading.Thread(target=lambda: (until(lambda: app.engine._pumps), app.stop()))
+
+        def stop() -> None:
+            until(lambda: app.engine._pumps)
+            app.stop()
+
+        thread = threading.Thread(target=stop)
         thread.start()
         run(app)
         thread.join(PATIENCE)
@@ -280,7 +288,6 @@ class TestStop:
     def test_a_second_run_beside_the_first_is_refused(self, of: Any, url: str) -> None:
         app, told = service(of, url), []
 
-        @app.subscribe(TOPIC, group="second")
         def handle(number: int) -> None:
             try:
                 run(app)
@@ -288,11 +295,13 @@ class TestStop:
                 told.append(str(error))
             app.stop()
 
-        @app.listen
         def hear(event: Event) -> None:
             if event.kind == "started" and event.group == "second":
-                App(url).__enter__().publish(TOPIC, 1)
+                with App(url) as other:
+                    other.publish(TOPIC, 1)
 
+        app.subscribe(TOPIC, group="second")(handle)
+        app.listen(hear)
         run(app)
         assert "runs already" in told[0]
 
@@ -350,7 +359,6 @@ class TestListening:
         second, kinds = Topic("second", int, groups=["g"]), []
         app = service(App, url)
 
-        @app.listen
         def hear(event: Event) -> None:
             kinds.append(event.kind)
             if event.kind == "done":
@@ -359,6 +367,7 @@ class TestListening:
                 publisher.join(PATIENCE)
                 assert app.inspect(second, "g").ready == 1
 
+        app.listen(hear)
         with app.working():
             app.publish(TOPIC, 1)
             until(lambda: "done" in kinds)

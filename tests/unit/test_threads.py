@@ -166,7 +166,11 @@ class TestOneAtATime:
         async def main() -> None:
             await ports.outside(lambda: gate.wait(PATIENCE))
 
-        canceller = thread(lambda: (until(lambda: job.parked), job.cancel()))
+        def cancel() -> None:
+            until(lambda: job.parked)
+            job.cancel()
+
+        canceller = thread(cancel)
         with pytest.raises(JobCancelled):
             ports.run(main(), job)
         canceller.join(PATIENCE)
