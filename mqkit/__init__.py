@@ -7,6 +7,7 @@ errors signals verdict      what is raised, by us and by handlers, and what an a
 envelope codec              between payloads and bytes with headers
 schemas round_trip bodies    whether a payload reads back as it was given; what a body is by its labels
 attributes structured       what a CloudEvent says about itself: in headers, or in the body
+arguments                   what callers gave, and should not have
 legible                     what strangers wrote, for the eyes of people
 retry topology events       decisions, names and facts, as data
 backend                     the seam: what a backend is

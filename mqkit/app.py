@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from mqkit import forks
 from mqkit.app_options import AppOptions
+from mqkit.arguments import name_of
 from mqkit.backend import Counts
 from mqkit.bridge import for_threads
 from mqkit.dead import DeadLetters
 from mqkit.durations import Duration
-from mqkit.engine import Engine, name_of
+from mqkit.engine import Engine
 from mqkit.errors import ClosedError
 from mqkit.events import Listener
 from mqkit.monitor import Monitor

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from mqkit.app import App
 from mqkit.app_options import AppOptions
+from mqkit.arguments import name_of
 from mqkit.backend import Backend, Counts
 from mqkit.bridge import for_event_loop
 from mqkit.dead import AsyncDeadLetters
 from mqkit.durations import Duration
-from mqkit.engine import Engine, name_of
+from mqkit.engine import Engine
 from mqkit.errors import ClosedError
 from mqkit.event_loop import AsyncPorts
 from mqkit.events import Listener

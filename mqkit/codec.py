@@ -13,6 +13,7 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError
 
 from mqkit.bodies import looks_like, media_type, unpacked, without_mark
+from mqkit.envelope import RAW
 from mqkit.errors import (
     ConfigurationError,
     DecodeError,
@@ -29,7 +30,6 @@ from mqkit.topic import Topic, schema_name
 
 T = TypeVar("T")
 
-RAW = "application/octet-stream"
 JSON = "application/json"
 
 SERVICES: tuple[type[Exception], ...] = (

@@ -15,7 +15,10 @@ def seconds(value: Duration, *, option: str) -> float:
 
     Raises:
         ValueError: it is negative, not a number, or more than a hundred years; `option` names it in the text.
+        TypeError: it is neither a number nor a timedelta.
     """
+    if isinstance(value, bool) or not isinstance(value, (int, float, timedelta)):
+        raise TypeError(f"{option} is a number of seconds or a timedelta, not {type(value).__name__} {value!r}")
     number = value.total_seconds() if isinstance(value, timedelta) else float(value)
     if not 0 <= number < float("inf"):
         raise ValueError(f"{option} must be a length of time of zero or more seconds, not {value!r}")

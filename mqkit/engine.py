@@ -10,12 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mqkit.app_options import AppOptions, arguments
+from mqkit.arguments import in_batch, many, name_of, topic_of
 from mqkit.backend import Backend, BlockingBackend
 from mqkit.dead import AsyncDeadLetters
 from mqkit.declarations import Declarations, settled
 from mqkit.durations import Duration, seconds
 from mqkit.envelope import seal
-from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, FieldError, MqkitError, SchemaError
+from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, MessageError, MqkitError
 from mqkit.events import Event
 from mqkit.handler import Handler
 from mqkit.listeners import Listeners, audible
@@ -99,9 +100,9 @@ class Engine:
         self, topic: Topic[Any], group: str, publish: Topic[Any] | None, options: SubscribeOptions
     ) -> Callable[..., Any]:
         """As App.subscribe."""
-        self._codec(topic)
+        self._codec(topic_of(topic, "subscribe", ConfigurationError))
         if publish is not None:
-            self._codec(publish).require_writable()
+            self._codec(topic_of(publish, "subscribe(publish=...)", ConfigurationError)).require_writable()
         around = (*self._middleware, *options.get("middleware", ()))
         return self.registrations.decorator(topic, group, options, publish, around)
 
@@ -253,12 +254,11 @@ class Engine:
         """As App.publish_many."""
         opened = self.here()
         batch = []
-        for i, payload in enumerate(payloads):
+        for i, payload in enumerate(many(payloads)):
             try:
                 batch.append(self.prepare(topic, payload, None, headers))
-            except SchemaError as error:
-                fields = [FieldError(f"{i}.{f.path}" if f.path else str(i), f.problem) for f in error.fields]
-                raise SchemaError(error.schema, fields) from error
+            except MessageError as error:
+                raise in_batch(i, error) from error
         errors = await self._declarations.send(
             opened.backend, opened.ports, opened.producer, topic, batch, self._timeout(timeout)
         )
@@ -280,7 +280,7 @@ class Engine:
         codec = self._codec(topic)
         body, validated = codec.write(payload)
         now = opened.ports.now()
-        message_id = id or new_id()
+        message_id = new_id() if id is None else id
         wire = seal(
             body,
             prefix=opened.prefix,
@@ -303,10 +303,9 @@ class Engine:
     ) -> AsyncConsumer[T]:
         """As App.consumer."""
         opened = self.opened
+        topic_of(topic, "consumer")
         if prefetch < 1:
-            raise ConfigurationError(
-                f"prefetch is how many messages a consumer has at most, at least 1, not {prefetch}"
-            )
+            raise ConfigurationError(f"prefetch is how many messages a consumer has, at least 1, not {prefetch}")
         options: SubscribeOptions = {
             "retry": retry,
             "ordering": ordering,
@@ -336,7 +335,7 @@ class Engine:
         )
 
     def _codec(self, topic: Topic[T]) -> "TopicCodec[T]":
-        codec = self._codecs.get(topic)
+        codec = self._codecs.get(topic_of(topic, "publish"))
         if codec is None:
             codec = self._codecs[topic] = self.plugins.codecs.bind(topic)
         return codec
@@ -386,8 +385,3 @@ class Engine:
         else:
             log.warning("publishing waits: %s", error)
             self._emit(Event("disconnected", detail=str(error)))
-
-
-def name_of(topic: Topic[Any] | str) -> str:
-    """Of a topic that may be named alone."""
-    return topic if isinstance(topic, str) else topic.name

@@ -32,8 +32,13 @@ LONGEST_NAME = 255
 FURTHEST = 10 * 365 * 86_400.0
 """Seconds ahead that a message may be due."""
 
+BROKERS = frozenset({"CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count"})
+BROKERS_PREFIXES = ("x-first-death-", "x-last-death-", "x-opt-rabbitmq-")
+"""Names of headers that RabbitMQ acts upon or overwrites: nothing of a publisher's would arrive by them."""
 ENCODINGS = ("content-encoding", "Content-Encoding")
 """Headers, where a broker has no place of its own for it."""
+RAW = "application/octet-stream"
+"""The content type of bytes as they are."""
 KOMBU = "compression"
 """kombu's header for it, with a media type as its value."""
 ATTEMPTS = "mqkit-attempts"
@@ -94,12 +99,19 @@ def check_headers(headers: Mapping[str, str]) -> None:
     Raises:
         EncodeError: one is; the text names it.
     """
+    if not isinstance(headers, Mapping):
+        raise EncodeError(f"headers are a mapping of names to text, not {type(headers).__name__}")
     for name, value in headers.items():
         if not (isinstance(name, str) and isinstance(value, str)):  # type: ignore[redundant-expr] # callers may be untyped
-            raise EncodeError(f"header {name!r}: names and values are text, not {type(value).__name__}")
+            odd = type(value if isinstance(name, str) else name).__name__
+            raise EncodeError(f"header {name!r}: names and values are text, not {odd}; write str(...)")
         if not name or name.startswith((OWN, *PREFIXES)) or name.lower() == "content-type":
             raise EncodeError(f"header {name!r}: this name is kept for the envelope; choose another")
+        if name in BROKERS or name.startswith(BROKERS_PREFIXES):
+            raise EncodeError(f"header {name!r}: RabbitMQ keeps this name for itself; choose another")
         _check_name("the name of header", name)
+        if "\0" in name:
+            raise EncodeError(f"header {name!r}: Kafka's client would end the name at the NUL; leave it out")
         try:
             value.encode()
         except UnicodeEncodeError as error:
@@ -107,6 +119,8 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def _check_name(what: str, name: str) -> None:
+    if not isinstance(name, str):
+        raise EncodeError(f"{what} is text, not {type(name).__name__}: write str(...)")
     try:
         size = len(name.encode())
     except UnicodeEncodeError as error:
@@ -149,6 +163,10 @@ def seal(
     }
     if headers:
         check_headers(headers)
+        if content_type != RAW and (packed := next((name for name in ENCODINGS if name in headers), None)):
+            raise EncodeError(
+                f"header {packed!r}: this body is not packed; only topics of bytes may say that theirs is"
+            )
         sealed.update(headers)
     if due is not None:
         sealed[DUE] = repr(due)
@@ -162,6 +180,9 @@ def key_bytes(key: str | None) -> bytes | None:
     Raises:
         EncodeError: it is not valid text.
     """
+    if not (key is None or isinstance(key, str)):
+        hint = "decode it" if isinstance(key, bytes) else "write str(...)"
+        raise EncodeError(f"key is text, not {type(key).__name__}: {hint}")
     try:
         return None if key is None else key.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:

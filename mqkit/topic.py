@@ -23,6 +23,8 @@ def check_topic_name(name: str) -> str:
     Raises:
         ConfigurationError: it cannot be used; the text says why.
     """
+    if not isinstance(name, str):
+        raise ConfigurationError(f"a topic's name is text, not {type(name).__name__} {name!r}")
     if len(name) > LONGEST or not NAME.fullmatch(name):
         raise ConfigurationError(
             f"topic name {name!r}: use up to {LONGEST} letters, digits, '-' and '_', in parts joined by single dots"
@@ -38,6 +40,8 @@ def check_group_name(name: str) -> str:
     Raises:
         ConfigurationError: it cannot be used; the text says why.
     """
+    if not isinstance(name, str):
+        raise ConfigurationError(f"a group's name is text, not {type(name).__name__} {name!r}")
     if len(name) > LONGEST or not GROUP_NAME.fullmatch(name) or name in RESERVED:
         raise ConfigurationError(
             f"group name {name!r}: use up to {LONGEST} letters, digits, '-' and '_' (no dots; "
@@ -129,6 +133,10 @@ class Topic(Generic[T]):
         self.name = check_topic_name(name)
         self.schema = schema
         self.key = key
+        if isinstance(groups, str):
+            raise ConfigurationError(f"groups is a list of names, not one name: groups=[{groups!r}]")
+        if not (key is None or isinstance(key, str) or callable(key)):
+            raise ConfigurationError(f"key is the name of a field or a function, not {type(key).__name__} {key!r}")
         self.groups = tuple(check_group_name(group) for group in groups)
         self.content_type = content_type
         self.options = tuple(options)

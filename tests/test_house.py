@@ -20,7 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for layer in (
         "durations message errors immediate exits contexts process_signals",
         "signals topic topology events",
-        "listeners",
+        "listeners arguments",
         "verdict backend",
         "legible schemas",
         "bodies round_trip",

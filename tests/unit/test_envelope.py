@@ -110,8 +110,21 @@ def test_the_body_is_the_codecs_bytes_and_the_headers_are_cloudevents() -> None:
         ({"headers": {"cloudEvents:id": "9"}}, "cloudEvents:id"),
         ({"headers": {"Content-Type": "text/plain"}}, "Content-Type"),
         ({"headers": {"": "x"}}, "''"),
-        ({"headers": {"a": 5}}, "int"),
-        ({"headers": {5: "a"}}, "5"),
+        ({"headers": {"a": 5}}, "not int; write str"),
+        ({"headers": {"a": b"x"}}, "not bytes"),
+        ({"headers": {"a": None}}, "not NoneType"),
+        ({"headers": {5: "a"}}, "5.*not int"),
+        ({"headers": [("a", "b")]}, "mapping of names to text, not list"),
+        ({"headers": "a"}, "not str"),
+        ({"headers": {"a\0b": "x"}}, "NUL"),
+        ({"headers": {"x-death": "x"}}, "RabbitMQ keeps"),
+        ({"headers": {"CC": "x"}}, "RabbitMQ keeps"),
+        ({"headers": {"x-first-death-queue": "x"}}, "RabbitMQ keeps"),
+        ({"headers": {"content-encoding": "gzip"}}, "this body is not packed"),
+        ({"id": UUID(int=1)}, "id is text, not UUID: write str"),
+        ({"id": b"1"}, "id is text, not bytes"),
+        ({"key": 42}, "key is text, not int: write str"),
+        ({"key": b"k"}, "key is text, not bytes: decode it"),
         ({"headers": {"a": "\ud800"}}, "'a'"),
         ({"headers": {"\ud800": "a"}}, "not valid text"),
         ({"headers": {"é" * 128: "a"}}, "256 bytes"),
@@ -124,6 +137,11 @@ def test_the_body_is_the_codecs_bytes_and_the_headers_are_cloudevents() -> None:
 def test_a_publisher_is_told_what_no_broker_could_carry(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(EncodeError, match=named):
         sealed(**arguments)
+
+
+def test_bytes_may_say_that_they_are_packed() -> None:
+    wire = sealed(headers={"content-encoding": "gzip"}, content_type="application/octet-stream")
+    assert wire.headers["content-encoding"] == "gzip"
 
 
 def test_a_long_schema_name_is_cut_rather_than_refused_by_every_consumer() -> None:

@@ -1,9 +1,13 @@
 """Topics: names that every backend can use, and keys."""
 
 from dataclasses import dataclass
+from enum import Enum, IntEnum
+from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 
 from mqkit.errors import ConfigurationError, EncodeError
 from mqkit.topic import LONGEST, Topic, check_group_name, check_topic_name, schema_name
@@ -12,6 +16,14 @@ from mqkit.topic import LONGEST, Topic, check_group_name, check_topic_name, sche
 @dataclass
 class Order:
     customer: Any
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Level(IntEnum):
+    HIGH = 3
 
 
 @pytest.mark.parametrize("name", ["a", "orders", "shop.orders", "A-1_b.c", "x" * LONGEST])
@@ -68,6 +80,12 @@ def test_no_group_of_one_topic_is_named_like_one_of_another() -> None:
         ("customer", Order(None), None),
         ("customer", {"customer": "ann"}, "ann"),
         (lambda order: order.customer[:1], Order("ann"), "a"),
+        ("customer", Order(Colour.RED), "red"),
+        ("customer", Order(Level.HIGH), "3"),
+        ("customer", Order(b"k\xff"), "k\udcff"),
+        ("customer", Order(UUID(int=10)), str(UUID(int=10))),
+        ("customer", MappingProxyType({"customer": "ann"}), "ann"),
+        (lambda order: Colour.RED, Order(""), "red"),
         (lambda order: None, Order("ann"), None),
     ],
 )
@@ -81,6 +99,11 @@ def test_the_key_of_a_payload(key: Any, payload: Any, expected: str | None) -> N
 def test_a_key_that_cannot_be_had_is_the_publishers_error(key: Any, payload: Any) -> None:
     with pytest.raises(EncodeError, match="no key for Topic"):
         Topic("t", Order, key=key).key_of(payload)
+
+
+def test_a_secret_is_no_key() -> None:
+    with pytest.raises(EncodeError, match="it is a secret"):
+        Topic("t", Order, key="customer").key_of(Order(SecretStr("x")))
 
 
 def test_how_schemas_are_named() -> None:

@@ -16,6 +16,8 @@ Pairs: TypeAlias = list[tuple[str, str | bytes | None]]
 """Headers as the driver takes them."""
 
 CONTENT_TYPE = "content-type"
+NUL = "\0"
+"""Where the driver ends a value that it is given as str; bytes it takes whole."""
 TOMBSTONE: Headers = MappingProxyType({NO_BODY: True})
 """The properties of a record whose value is null, so that a copy of it is null too."""
 BATCH_OVERHEAD = 61
@@ -26,9 +28,9 @@ def to_record(message: WireMessage) -> tuple[bytes | None, bytes | None, Pairs]:
     """(value, key, headers) of the record for `message`."""
     pairs: Pairs = []
     if message.content_type is not None:
-        pairs.append((CONTENT_TYPE, message.content_type))
+        pairs.append((CONTENT_TYPE, _encoded(message.content_type)))
     for name, value in message.headers.items():
-        if type(value) is str and value.isascii():  # nearly all: the rest must be looked at
+        if type(value) is str and value.isascii() and NUL not in value:  # nearly all: the rest must be looked at
             pairs.append((name, value))
         elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
             pairs.extend((name, _encoded(item)) for item in value)

@@ -24,8 +24,8 @@ def _is_text(raw: bytes) -> bool:
 
 
 def as_received(pairs: Pairs) -> list[tuple[str, bytes | str | None]]:
-    """The driver gives back bytes for what it was given as str."""
-    return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
+    """The driver gives back bytes for what it was given as str, up to the first NUL."""
+    return [(name, value.partition("\0")[0].encode() if isinstance(value, str) else value) for name, value in pairs]
 
 
 @given(
@@ -40,6 +40,14 @@ def test_a_message_survives_its_way(
     message = WireMessage(body, headers, key, content_type)
     value, record_key, pairs = to_record(message)
     assert from_record(value, record_key, as_received(pairs)) == message
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\0", "é\0", b"\x00\x00\x00\x07", ["a\0", "b"], "a\r\nb"])
+def test_a_value_is_not_cut_where_a_c_string_would_end(value: HeaderValue) -> None:
+    message = WireMessage(b"", {"x": value}, content_type="a/b\0c")
+    found = from_record(b"", None, as_received(to_record(message)[2]))
+    expected = value.decode() if isinstance(value, bytes) else value
+    assert (found.headers["x"], found.content_type) == (expected, "a/b\0c")
 
 
 def test_a_tombstone_stays_null_in_its_copies_and_is_an_empty_body_to_us() -> None:
