@@ -114,6 +114,10 @@ class Finding:
     settings: tuple[tuple[str, str], ...] = ()
     """What it has or would get, for people."""
     differences: tuple[Difference, ...] = field(default=())
+    dangers: tuple[str, ...] = ()
+    """How the broker's own configuration can lose messages there, a sentence each, with what to do."""
+    cautions: tuple[str, ...] = ()
+    """What else of the broker's configuration people should know, a sentence each."""
 
     def lines(self) -> list[str]:
         """One line for each difference."""

@@ -35,6 +35,8 @@ class Diagnosis:
     """Until it answered."""
     findings: Sequence[Finding] | None = None
     problems: list[str] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
+    """Sentences, too: what is no problem, and should be known."""
 
 
 async def diagnose(url: str | None, path: str | None) -> Diagnosis:
@@ -99,6 +101,8 @@ async def _broker(app: AsyncApp, path: str | None, where: str, found: Diagnosis)
         if path is not None:
             found.findings = await there.backend.examine(app.topology())
             found.problems += [line for finding in found.findings for line in finding.lines()]
+            found.problems += [danger for finding in found.findings for danger in finding.dangers]
+            found.cautions += [caution for finding in found.findings for caution in finding.cautions]
             missing = [finding for finding in found.findings if finding.state == "missing"]
             if missing and not app.settings.declare:
                 found.problems.append(

@@ -61,6 +61,8 @@ def _show(found: Diagnosis) -> None:
         section("Topology", f"{there} there, {missing} missing, {differing} with other settings")
     for problem in found.problems:
         tell(Text.assemble(("✗ ", "bold red"), harmless(problem)))
+    for caution in found.cautions:
+        tell(Text.assemble(("! ", "bold yellow"), harmless(caution)))
     if not found.problems:
         tell(Text.assemble(("✓ ", "bold green"), "all is well"))
 

@@ -30,6 +30,8 @@ from mqkit.backends.kafka.plan import (
     Wanted,
     beside,
     beside_differences,
+    cautions,
+    dangers,
     shown,
     to_make,
     topic_differences,
@@ -175,6 +177,7 @@ class KafkaAdmin:
             plans.append((wanted, True))
             plans += [(other, False) for other in beside(need, wanted, existing.get(wanted.name, {}))]
         existing |= self.settings_of(wanted.name for wanted, own in plans if not own and wanted.name in topics)
+        offsets_kept = self._offsets_kept()
         findings = []
         for wanted, own in plans:
             if wanted.name not in topics:
@@ -185,8 +188,24 @@ class KafkaAdmin:
             found = Found(len(partitions), replication, existing[wanted.name])
             differences = topic_differences(wanted, found) if own else beside_differences(wanted, found)
             facts = (("partitions", str(found.partitions)), ("replication", str(replication)))
-            findings.append(Finding("topic", wanted.name, "differs" if differences else "present", facts, differences))
+            findings.append(
+                Finding(
+                    "topic", wanted.name, "differs" if differences else "present", facts, differences,
+                    () if own else dangers(wanted, found), cautions(wanted, found, offsets_kept) if own else (),
+                )
+            )  # fmt: skip
         return findings
+
+    def _offsets_kept(self) -> float | None:
+        """Seconds for which Kafka keeps the offsets of a group that has no member; None if it does not tell us."""
+        try:
+            (number, *_) = self.metadata().brokers
+            broker = ConfigResource(ResourceType.BROKER, str(number))
+            entries = self.client.describe_configs([broker], request_timeout=PATIENCE)[broker].result(PATIENCE)
+            return int(entries["offsets.retention.minutes"].value) * 60.0
+        except Exception as error:  # noqa: BLE001  only advice comes of it
+            log.debug("how long offsets are kept: %s", error)
+            return None
 
     def ends(self, places: Iterable[TopicPartition]) -> list[TopicPartition]:
         """These partitions, each with the offset that its next record gets."""

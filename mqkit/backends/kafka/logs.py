@@ -43,6 +43,8 @@ class Logs:
         self._asked: Mapping[str, Future[Any]] | None = None
         self._missing: set[str] = set()
         self._next = monotonic() + EVERY
+        self.partitions: dict[str, int] = {}
+        """By topic, how many it had at the last look."""
         self.looked = 0
         """How many looks have found all topics as they were."""
 
@@ -72,13 +74,15 @@ class Logs:
         missing: set[str] = set()
         for name, future in asked.items():
             try:
-                found = id_of(future.result())
+                description = future.result()
             except KafkaException as failure:
                 if failure.args[0].code() not in NO_TOPIC:
                     log.debug("looking at topic %s: %s", name, failure)
                     return None
                 missing.add(name)
                 continue
+            found = id_of(description)
+            self.partitions[name] = len(description.partitions)
             if found and self.ids[name] and found != self.ids[name]:
                 return f"topic {name} was deleted and made anew"
         if missing & self._missing:

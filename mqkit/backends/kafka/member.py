@@ -92,11 +92,19 @@ class Member:
         )
 
     def follow(self, places: Sequence[TopicPartition]) -> None:
-        """Read from these positions on, and commit nothing."""
+        """Read from these positions on, too, and commit nothing."""
         self._consumer.list_topics(timeout=PATIENCE)  # or else it looks for the leaders only a second later
         for place in places:
             self._add(Partition(self._tiers[place.topic], place.partition, None, self._log_id(place.topic)))
-        self._consumer.assign(list(places))
+        self._consumer.incremental_assign(list(places))
+
+    def follow_all(self, partitions: Mapping[str, int]) -> None:
+        """Where no group gives it partitions: read the added ones, too, of these topics with so many by now."""
+        if not self._joined:
+            places = [(name, number) for name, count in partitions.items() for number in range(count)]
+            added = [TopicPartition(*place, 0) for place in places if place not in self._partitions]
+            if added:
+                self.follow(added)
 
     def missing(self, timeout: float) -> set[str] | None:
         """Which of its topics are not there; None if no broker answers in time."""

@@ -112,6 +112,57 @@ def beside_differences(wanted: Wanted, found: Found) -> tuple[Difference, ...]:
     return (Difference(LIMIT, limit, known, _alter(wanted.name, LIMIT, limit)),)
 
 
+def dangers(wanted: Wanted, found: Found) -> tuple[str, ...]:
+    """How a topic that shall keep what waits or is dead can lose it."""
+    if wanted.settings.get("retention.ms") != FOREVER["retention.ms"]:
+        return ()
+    name, said = wanted.name, []
+    kept = _time(found.settings.get("retention.ms"))
+    if kept is not None:
+        said.append(
+            f"topic {name} keeps nothing for longer than {_shown(kept)}, finished or not: "
+            + _alter(name, "retention.ms", FOREVER["retention.ms"])
+        )
+    if (size := found.settings.get("retention.bytes", "-1")) != "-1":
+        said.append(
+            f"topic {name} keeps no more than {int(size):,} bytes, finished or not: "
+            + _alter(name, "retention.bytes", "-1")
+        )
+    if "compact" in found.settings.get("cleanup.policy", ""):
+        said.append(
+            f"topic {name} keeps only the last message of each key, finished or not: "
+            + _alter(name, "cleanup.policy", FOREVER["cleanup.policy"])
+        )
+    return tuple(said)
+
+
+def cautions(wanted: Wanted, found: Found, offsets_kept: float | None) -> tuple[str, ...]:
+    """What becomes of a topic's groups when they are without workers for as long as Kafka keeps their offsets, in
+    seconds; None if that is not known.
+    """
+    kept = _time(found.settings.get("retention.ms"))
+    if offsets_kept is None or (kept is not None and kept <= offsets_kept):
+        return ()
+    long = "for ever" if kept is None else f"for {_shown(kept)}"
+    said = (
+        f"topic {wanted.name} keeps messages {long}, and Kafka keeps how far a group without workers is for "
+        f"{_shown(offsets_kept)} (offsets.retention.minutes): after that it begins again with the oldest message"
+    )
+    return (said,)
+
+
+def _time(milliseconds: str | None) -> float | None:
+    """In seconds; None for ever, or if it is not known."""
+    return None if milliseconds is None or int(milliseconds) < 0 else int(milliseconds) / 1000
+
+
+def _shown(seconds: float) -> str:
+    for unit, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:g} {unit}"
+    return f"{seconds:g} seconds"
+
+
 def _alter(name: str, setting: str, value: str) -> str:
     return f"kafka-configs --alter --entity-type topics --entity-name {name} --add-config {setting}={value} changes it"
 

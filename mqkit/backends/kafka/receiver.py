@@ -77,6 +77,8 @@ class KafkaReceiver:
                     elif self._looked != self._logs.looked:
                         self._looked = self._logs.looked
                         self._trimming.remove(self._finished())
+                        for member in self._members:
+                            member.follow_all(self._logs.partitions)
                     if self._trouble.down or self._trouble.gone:
                         self._probe()
                     if found:

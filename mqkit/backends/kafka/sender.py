@@ -52,6 +52,7 @@ class KafkaSender:
         self._trouble = Trouble(settings.servers)
         self._limit = limit
         self._limits: dict[str, int] = {}
+        self._batch = int(settings.rdkafka.get("batch.size", BATCH)) + 1000  # with what is around the records
         self._compressed = any(name.startswith("compression") for name in settings.rdkafka)
         self._known: set[str] = set()
         self._closed = False
@@ -98,7 +99,7 @@ class KafkaSender:
 
     def _produce(self, sending: "_Batch", position: int, name: str, outgoing: Outgoing, deadline: float) -> None:
         value, key, headers = to_record(outgoing.message)
-        if len(outgoing.message.body) > BATCH // 2 or name in self._limits:
+        if len(outgoing.message.body) > BATCH // 2 or self._limits.get(name, LARGEST) <= self._batch:
             size = record_size(value, key, headers)
             limit = self._limit_of(name)
             if size > limit and not self._compressed:

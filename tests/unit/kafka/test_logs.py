@@ -34,7 +34,7 @@ class Cluster:
             if isinstance(known, int):
                 future.set_exception(KafkaException(KafkaError(known)))
             else:
-                future.set_result(SimpleNamespace(topic_id=known))
+                future.set_result(SimpleNamespace(topic_id=known, partitions=[0, 1]))
 
     def after(self, seconds: float) -> str | None:
         self.now += seconds
@@ -48,6 +48,7 @@ def test_a_topic_that_stays_what_it_is_is_looked_at_now_and_then(monkeypatch: py
     for _ in range(3):
         assert cluster.after(EVERY) is None
     assert (len(cluster.asked), cluster.logs.looked) == (3, 3)
+    assert cluster.logs.partitions == {"t": 2, "u": 2}
 
 
 def test_a_look_waits_for_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from mqkit.backends.kafka.plan import (
     Wanted,
     beside,
     beside_differences,
+    cautions,
+    dangers,
     groups_among,
     to_make,
     topic_differences,
@@ -88,6 +90,44 @@ def test_a_dead_letter_topic_that_takes_less_than_the_topic_differs() -> None:
     assert beside_differences(wanted, Found(1, 1, {"max.message.bytes": "2000", "retention.ms": "5"})) == ()
     (difference,) = beside_differences(wanted, Found(1, 1, {"max.message.bytes": "1999"}))
     assert "add-config max.message.bytes=67536" in difference.remedy
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"retention.ms": "86400000"}, "keeps nothing for longer than 24 hours, finished or not: kafka-configs"),
+        ({"retention.bytes": "5000"}, "keeps no more than 5,000 bytes, finished or not: kafka-configs"),
+        ({"cleanup.policy": "compact,delete"}, "keeps only the last message of each key, finished or not: kafka-"),
+    ],
+)
+def test_what_can_delete_waiting_and_dead_messages_is_a_danger(settings: dict[str, str], text: str) -> None:
+    need = TopicNeed("t", frozenset({"g"}))
+    there = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
+    for wanted in beside(need, topic_wanted(need), {}):
+        assert dangers(wanted, Found(1, 1, there)) == ()
+        said = dangers(wanted, Found(1, 1, there | settings))
+        assert [text in line for line in said] == ([] if ".delay." in wanted.name else [True])
+
+
+@pytest.mark.parametrize(
+    ("retention", "offsets_kept", "text"),
+    [
+        ("604800000", 604_800.0, None),
+        ("604800001", None, None),
+        (
+            "1209600000",
+            604_800.0,
+            "keeps messages for 14 days, and Kafka keeps how far a group without workers is for 7",
+        ),
+        ("-1", 604_800.0, "keeps messages for ever"),
+    ],
+)
+def test_a_topic_that_keeps_more_than_a_group_without_workers_remembers_is_told(
+    retention: str, offsets_kept: float | None, text: str | None
+) -> None:
+    said = cautions(Wanted("t"), Found(1, 1, {"retention.ms": retention}), offsets_kept)
+    assert len(said) == (text is not None)
+    assert all(text is not None and text in line for line in said)
 
 
 def test_groups_are_known_by_their_dead_letters() -> None:
