@@ -106,4 +106,5 @@ __all__ = [
     "hookimpl",
 ]
 
-_logging.getLogger("mqkit").addFilter(_LegibleRecords())
+for _name in ("mqkit", "mqkit.kafka"):
+    _logging.getLogger(_name).addFilter(_LegibleRecords())

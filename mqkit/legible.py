@@ -22,7 +22,7 @@ def in_line(text: str) -> str:
 
 
 class LegibleRecords(logging.Filter):
-    """Makes what is put into a log line fit into that line; the line's own words and tracebacks stay as they are."""
+    """Makes what is put into a log line fit into that line, and tracebacks harmless; the line's own words stay."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """As Filter.filter; never leaves a record out."""
@@ -30,15 +30,21 @@ class LegibleRecords(logging.Filter):
             record.args = tuple(map(_legible, record.args))
         elif isinstance(record.args, Mapping):
             record.args = {name: _legible(value) for name, value in record.args.items()}
-        for name, value in vars(record).items():
-            if name in EXTRAS and isinstance(value, str):
+        for name in EXTRAS:
+            value = getattr(record, name, None)
+            if isinstance(value, str):
                 setattr(record, name, in_line(value))
+        if record.exc_info and not record.exc_text:
+            record.exc_text = harmless(TRACEBACKS.formatException(record.exc_info))  # what formatters look at first
         return True
 
 
-EXTRAS = frozenset(("topic", "group", "id"))
+EXTRAS = ("topic", "group", "id")
 """Attributes of records that a format may put into the line."""
+TRACEBACKS = logging.Formatter()
 
 
 def _legible(value: object) -> object:
-    return value if isinstance(value, (int, float)) else in_line(str(value))
+    if isinstance(value, str):
+        return in_line(value)
+    return in_line(" ".join(str(value).split())) if isinstance(value, BaseException) else value

@@ -9,17 +9,17 @@ from rich.text import Text
 
 from mqkit.cli.output import header_text, put, readable, section, shown, table
 from mqkit.dead import DeadLetter
-from mqkit.legible import harmless
+from mqkit.legible import harmless, in_line
 
 
 def listing(letters: Sequence[DeadLetter]) -> None:
     """Two lines for each on a terminal, where an error has room; one row in a pipe."""
     if sys.stdout.isatty():
         for letter in letters:
-            head = Text(harmless(letter.id or "no id"), "bold cyan")
+            head = Text(in_line(letter.id or "no id"), "bold cyan")
             if letter.key is not None:
-                head.append("  key ", "dim").append(harmless(letter.key))
-            head.append(f"  {letter.reason or 'dead'}", "yellow")
+                head.append("  key ", "dim").append(in_line(letter.key))
+            head.append(f"  {in_line(letter.reason) or 'dead'}", "yellow")
             head.append(f"  {letter.attempts} attempt{'s' * (letter.attempts != 1)}  {_moment(letter)}", "not bold dim")
             put(head)
             put(Padding(Text(_error(letter), no_wrap=True, overflow="ellipsis"), (0, 0, 0, 2)))
@@ -34,11 +34,11 @@ def listing(letters: Sequence[DeadLetter]) -> None:
 def _error(letter: DeadLetter) -> str:
     """Type and text in one line."""
     parts = (letter.error_type.rpartition(".")[2], letter.error)
-    return harmless(" ".join(": ".join(part for part in parts if part).split()))
+    return in_line(" ".join(": ".join(part for part in parts if part).split()))
 
 
 def _moment(letter: DeadLetter) -> str:
-    return letter.last_failed[:19].replace("T", " ")
+    return in_line(letter.last_failed[:19].replace("T", " "))
 
 
 def portrait(letter: DeadLetter) -> None:
@@ -67,6 +67,6 @@ def portrait(letter: DeadLetter) -> None:
     if letter.traceback:
         section("Traceback", Text(harmless(letter.traceback.rstrip())))
     if letter.headers:
-        headers = "\n".join(f"{harmless(name)}: {header_text(value)}" for name, value in letter.headers.items())
+        headers = "\n".join(f"{in_line(name)}: {header_text(value)}" for name, value in letter.headers.items())
         section("Headers", Text(headers))
     section("Body", readable(letter.body))

@@ -7,6 +7,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Final
 
+from mqkit.legible import harmless
+
 STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has; all else was given as `extra`."""
 COLOURS: Final = {"DEBUG": "2", "INFO": "36", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
@@ -28,6 +30,7 @@ class Readable(logging.Formatter):
         text = record.getMessage()
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
+        text = harmless(text)  # the service's own lines, too, may hold what strangers wrote
         level = self._paint(f"{record.levelname:<7}", COLOURS.get(record.levelname, "0"))
         return f"{self._paint(time, DIM)} {level} {self._paint(record.name, DIM)}  {text}"
 

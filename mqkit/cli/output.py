@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from mqkit.legible import harmless
+from mqkit.legible import harmless, in_line
 
 ENDLESS = 10_000
 """Columns of a pipe: wide enough for every table."""
@@ -82,7 +82,7 @@ def shown(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else harmless(str(value)).replace("\n", "\\n")
+    return f"{value:,}" if isinstance(value, int) else in_line(str(value))
 
 
 def document(value: object) -> None:
@@ -99,7 +99,7 @@ def line(value: object) -> None:
 
 def header_text(value: object) -> str:
     """A header's value for people."""
-    return harmless(value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value))
+    return in_line(value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value))
 
 
 def body_fields(body: bytes) -> dict[str, str]:
@@ -122,7 +122,11 @@ def readable(body: bytes) -> Text:
         return Text(harmless(text))
     from rich.json import JSON
 
-    return JSON.from_data(value, ensure_ascii=False).text if text.isprintable() else Text(json.dumps(value, indent=2))
+    shown = JSON.from_data(value, ensure_ascii=False).text
+    legible = (
+        text.isprintable() and harmless(shown.plain) == shown.plain
+    )  # `\\u009b` is harmless only while it is escaped
+    return shown if legible else Text(json.dumps(value, indent=2))
 
 
 def _plain(value: object) -> object:

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -17,7 +18,7 @@ from mqkit.cli.options import AsJson, TopicName, Url
 from mqkit.cli.output import body_fields, header_text, line, put, readable, remark, tell
 from mqkit.envelope import Envelope, key_text, unseal
 from mqkit.errors import ConfigurationError, MessageError
-from mqkit.legible import harmless
+from mqkit.legible import in_line
 from mqkit.message import Delivery
 
 PULSE = 1.0
@@ -100,20 +101,28 @@ def _as_line(delivery: Delivery) -> None:
     line({"topic": delivery.topic, "key": key_text(wire.key), **seen, **body_fields(wire.body)})
 
 
+def _clock(time: datetime) -> str:
+    """The time of day here; a time that is none here (of the year 1, as some write for none) as it came."""
+    try:
+        return time.astimezone().strftime("%H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        return time.isoformat()
+
+
 def _as_text(delivery: Delivery) -> None:
     envelope = _envelope(delivery)
     head = Text(overflow="fold")
     if isinstance(envelope, MessageError):
-        head.append(f"unreadable envelope: {harmless(str(envelope))}", "red")
+        head.append(f"unreadable envelope: {in_line(str(envelope))}", "red")
     else:
-        when = (envelope.time.astimezone().strftime("%H:%M:%S ")) if envelope.time else ""
-        head.append(when, "dim").append(harmless(envelope.id or "no id"), "bold cyan")
+        when = f"{_clock(envelope.time)} " if envelope.time else ""
+        head.append(when, "dim").append(in_line(envelope.id or "no id"), "bold cyan")
         if delivery.message.key is not None:
-            head.append("  key ", "dim").append(harmless(key_text(delivery.message.key) or ""), "bold")
+            head.append("  key ", "dim").append(in_line(key_text(delivery.message.key) or ""), "bold")
         if envelope.type or envelope.source:
-            head.append(harmless(f"  {envelope.type or '?'} from {envelope.source or '?'}"), "dim")
+            head.append(in_line(f"  {envelope.type or '?'} from {envelope.source or '?'}"), "dim")
         for name, value in envelope.headers.items():
-            head.append(f"  {harmless(name)}={header_text(value)}", "dim magenta")
+            head.append(f"  {in_line(name)}={header_text(value)}", "dim magenta")
     tell(head)
     put(Padding(readable(delivery.message.body), (0, 0, 0, 2), expand=False))
     sys.stdout.flush()

@@ -37,12 +37,24 @@ def test_every_body_can_be_shown_and_written_as_json(body: bytes) -> None:
         (True, "yes"),
         (False, "no"),
         ("a\nb", "a\\nb"),
+        ("a\tb\r", "a\\tb\\r"),
         ("\x1b[1m", "\\x1b[1m"),
         ("caf\u00e9", "caf\u00e9"),
     ],
 )
 def test_a_cell_is_one_line(value: object, cell: str) -> None:
     assert shown(value) == cell
+
+
+@pytest.mark.parametrize("escape", ["\\u001b[2J", "\\u009b2J", "\\u202e", "\\u2028"])
+def test_what_json_escapes_stays_escaped_when_a_terminal_would_obey_it(escape: str) -> None:
+    shown = readable(f'{{"a": "{escape}"}}'.encode()).plain
+    assert escape in shown
+    assert all(c.isprintable() or c == "\n" for c in shown)
+
+
+def test_a_header_is_one_line() -> None:
+    assert header_text("a\nforged: b") == "a\\nforged: b"
 
 
 def test_a_line_of_json_survives_keys_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
