@@ -5,8 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mqkit.errors import EncodeError, MessageTooLarge, PublishError, SchemaError, Unroutable
+from mqkit.errors import EncodeError, MessageTooLarge, MqkitError, PublishError, SchemaError, Unroutable
+from mqkit.message import Outgoing
 from mqkit.testing.conformance.suite import Suite
+from mqkit.testing.faults import let_pass, refusal
 from mqkit.testing.promises import promise
 from mqkit.testing.scene import Note, Scene, note, notes
 
@@ -94,6 +96,40 @@ class Publishing(Suite):
             for key in {n.key for n in sent}:
                 seen = [call.payload.number for call in service.record.calls() if call.payload.key == key]
                 assert list(dict.fromkeys(seen)) == [n.number for n in sent if n.key == key]
+
+    @promise("A4")
+    def test_a_message_that_is_refused_for_now_is_not_overtaken_by_its_key(self, scene: Scene) -> None:
+        topic = scene.topic(key="key", groups=["billing"])
+        faults = scene.faults()
+        refused: list[bytes] = []
+
+        def refuse_each_second_message_once(outgoing: Outgoing) -> MqkitError | None:
+            body = outgoing.message.body
+            if Note.model_validate_json(body).number % 2 or body in refused:
+                return None
+            refused.append(body)
+            return refusal(retryable=True)
+
+        faults.refusing = refuse_each_second_message_once
+        scene.publisher(faults=faults).publish_many(topic, [note(number, "k") for number in range(1, 11)], timeout=30)
+        assert len(refused) == 5
+        found = scene.harness.raw_receive(topic.name, "billing", 10)
+        assert [Note.model_validate_json(message.body).number for message in found] == list(range(1, 11))
+
+    @promise("A8")
+    def test_nobody_waits_for_a_topic_that_is_refused_but_who_publishes_to_it(self, scene: Scene) -> None:
+        full, healthy = scene.topic(groups=["billing"]), scene.topic(groups=["billing"])
+        faults = scene.faults()
+        publisher = scene.publisher(faults=faults)
+        publisher.publish(full, note(0))
+        faults.refusing = lambda outgoing: refusal(retryable=True) if outgoing.topic == full.name else None
+        with ThreadPoolExecutor() as threads:
+            waiting = [threads.submit(publisher.publish, full, note(number), timeout=60) for number in range(3)]
+            for number in range(50):
+                publisher.publish(healthy, note(number))
+            assert not any(one.done() for one in waiting)
+            faults.refusing = let_pass
+            assert all(one.result() for one in waiting)
 
     @promise("A4", needs="max_message_bytes")
     def test_many_messages_are_reported_one_by_one(self, scene: Scene) -> None:
