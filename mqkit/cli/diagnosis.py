@@ -14,7 +14,7 @@ from mqkit.errors import MqkitError
 from mqkit.plugins import PluginInfo
 from mqkit.registry import masked
 from mqkit.settings import FILE, provenance
-from mqkit.topology import Finding
+from mqkit.topology import Finding, TopicNeed, Topology
 
 OWN = ("mqkit", "pydantic", "pydantic-settings", "pluggy", "typer", "rich")
 
@@ -109,3 +109,8 @@ async def _broker(app: AsyncApp, path: str | None, where: str, found: Diagnosis)
                     f"declare is off and {len(missing)} things are missing at the broker: "
                     f"mqkit topology apply {path}{where}"
                 )
+        else:
+            groups = await there.backend.groups()
+            needs = [TopicNeed(topic, frozenset({group})) for topic, group in groups]
+            for finding in await there.backend.examine(Topology().including(needs)):
+                found.problems += finding.dangers

@@ -1329,6 +1329,27 @@ def test_a_queue_with_other_settings_is_left_alone_and_named(each: Site, *, mana
     at(each, test)
 
 
+def test_a_policy_that_deletes_what_waits_is_told_of_each_queue(each: Site) -> None:
+    async def test(session: Session) -> None:
+        need = Topology((TopicNeed(session.topic, frozenset({"g"})),))
+        command, name = ("rabbitmqctl", "-q"), f"tidy-{session.topic}"
+        policy = (name, rf"^{session.topic}\..*(retry|dlq)", '{"expires":1800000}', "--apply-to", "queues")
+        assert not [line for one in await session.backend.examine(need) for line in one.dangers]
+        await asyncio.to_thread(each.broker.run, *command, "set_policy", *policy)
+        try:
+            found = {one.name: one.dangers for one in await session.backend.examine(need) if one.dangers}
+        finally:
+            await asyncio.to_thread(each.broker.run, *command, "clear_policy", name)
+        assert {f"{session.topic}.g.dlq", f"{session.topic}.g.retry.notes", f"{session.topic}.g.retry.60000ms"} <= {
+            *found
+        }
+        assert f"{session.topic}.g" not in found
+        (line,) = found[f"{session.topic}.g.dlq"]
+        assert f"the policy {name!r} deletes the queue, with all that is in it" in line
+
+    at(each, test)
+
+
 def test_an_exchange_of_another_type_is_left_alone_and_named(each: Site) -> None:
     async def test(session: Session) -> None:
         name = session.topic + "-typed"

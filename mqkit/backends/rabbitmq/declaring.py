@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from mqkit.backends.rabbitmq.channels import Channel, NotFound, PreconditionFailed
 from mqkit.backends.rabbitmq.link import Link
 from mqkit.backends.rabbitmq.management import Management
+from mqkit.backends.rabbitmq.policies import dangers
 from mqkit.backends.rabbitmq.topology import (
     Binding,
     Exchange,
@@ -73,8 +75,11 @@ class Declaring:
 
     async def examine(self, wanted: Wanted) -> list[Finding]:
         """What is there of it; with the management API also how it differs. Changes nothing."""
-        queues, exchanges, bindings = await asyncio.gather(
-            self._management.queues(), self._management.exchanges(), self._management.bindings()
+        queues, exchanges, bindings, policies = await asyncio.gather(
+            self._management.queues(),
+            self._management.exchanges(),
+            self._management.bindings(),
+            self._management.policies(),
         )
         findings: list[Finding] = []
         if exchanges is not None:
@@ -85,6 +90,10 @@ class Declaring:
             findings += [_examined_queue(queue, queues.get(queue.name)) for queue in wanted.queues]
         else:
             findings += await self._each(wanted.queues, _look_for_queue)
+        told = {queue.name: dangers(queue, policies or ()) for queue in wanted.queues}
+        findings = [
+            replace(finding, dangers=told[finding.name]) if finding.kind == "queue" else finding for finding in findings
+        ]
         missing = {finding.name for finding in findings if finding.state == "missing"}
         findings += [_examined_binding(binding, bindings, missing) for binding in wanted.bindings]
         return findings

@@ -22,6 +22,7 @@ from urllib.request import (
 
 from mqkit.backends.rabbitmq import tls
 from mqkit.backends.rabbitmq.options import RabbitUrl
+from mqkit.backends.rabbitmq.policies import Policy, policies
 
 TIMEOUT = 3.0
 PORTS = {"http": 15672, "https": 15671}
@@ -68,6 +69,16 @@ class Management:
         if not isinstance(found, list):
             return None
         return {(b["source"], b["destination"], b["destination_type"], b["routing_key"]) for b in found}
+
+    async def policies(self) -> list[Policy] | None:
+        """All that apply to queues, those of operators too; None also where we may not see them."""
+        found: list[Policy] = []
+        for kind, operator in (("policies", False), ("operator-policies", True)):
+            answer = await self._get(f"{kind}/{self._vhost}")
+            if not isinstance(answer, list):
+                return None
+            found += policies(answer, operator=operator)
+        return found
 
     async def _get(self, path: str) -> object:
         return await asyncio.to_thread(self._ask, path)
