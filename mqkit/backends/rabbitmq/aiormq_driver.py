@@ -22,6 +22,7 @@ from yarl import URL
 from mqkit.backends.rabbitmq import channels, frames
 from mqkit.backends.rabbitmq.channels import Declared, DriverError
 from mqkit.backends.rabbitmq.options import RabbitUrl
+from mqkit.backends.rabbitmq.pulse import PULSE
 from mqkit.backends.rabbitmq.stream import Frames
 
 channels.quieten("aiormq")
@@ -199,4 +200,5 @@ async def connect(url: RabbitUrl, stream: Frames) -> AiormqConnection:
     connection = aiormq.Connection(URL(url.amqp, encoded=True), transport_factory=Transports(url, stream))
     with told():
         await connection.connect()
+    PULSE.keep(stream, connection.connection_tune.heartbeat or 0)
     return AiormqConnection(connection)
