@@ -19,7 +19,8 @@ contexts                    what each message has to itself
 listeners announcements     who hears of what happens, and how
 bridge session_thread       from a backend of one colour to the other
 middleware signature handler  what stands around a user's function, what it takes, and its call
-in_flight alone workers pull  which message may start, and who runs the handlers: jobs of ours, or the user's loop
+in_flight lanes alone       which message may start,
+workers pull telling        who runs the handlers (jobs of ours, or the user's loop), and what is told of it
 pump copies outbox producer dead  the loops that receive and send, and the dead letters
 storing wrapping            what must be safe before a message is settled, and its last form
 stopping process_signals forks  how work ends, the signals that end it, and processes that fork

@@ -114,6 +114,22 @@ Notes: TypeAlias = Sequence[tuple[object, int]]
 """Tokens, and the attempts that were spent in place on each of those messages so far, all sessions together."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Some deliveries of a session are taken away, and the session goes on with its others."""
+
+    covers: Callable[[object], bool]
+    """Whether the delivery with this token is one of them."""
+    lost: bool
+    """False: they go when none of them is with a handler, or soon in any case. What has not started is settled as
+    RELEASE, and what runs is settled as ever when it ends. True: they are gone, and settling one raises LeaseLost."""
+
+
+def nothing_recalled() -> Sequence[Recall]:
+    """`Receiver.recalled` of a session that keeps all that it has, or loses all at once."""
+    return ()
+
+
 class Sender(Protocol):
     """A session for sending. Opened by `Backend.open_sender`."""
 
@@ -148,9 +164,20 @@ class Receiver(Protocol):
         `limit=0` only keeps the session alive (heartbeats, group membership) and returns early when woken; it is
         called at least every second while handlers run. Deliveries of one key come in order of publication.
 
+        It returns early, too, when there is a recall. If the caller did not call for so long that its leases may have
+        ended (a process that was stopped), it first finds out whether they have.
+
         Raises:
             ConnectionLost: the session ended; what was not settled is delivered again, to whoever asks.
             ClosedError: after close().
+        """
+        ...
+
+    def recalled(self) -> Sequence[Recall]:
+        """What was taken away during the last calls, each told once. Never blocks or raises.
+
+        Asked for after each receive: none of what a recall covers may start from then on. A session that loses all
+        it has at once raises ConnectionLost instead.
         """
         ...
 
@@ -280,6 +307,10 @@ class BlockingReceiver(Protocol):
 
     def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
         """As Receiver.receive."""
+        ...
+
+    def recalled(self) -> Sequence[Recall]:
+        """As Receiver.recalled."""
         ...
 
     def settle(self, settlements: Settlements) -> None:

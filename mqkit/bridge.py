@@ -21,6 +21,7 @@ from mqkit.backend import (
     Counts,
     Notes,
     Notify,
+    Recall,
     Receiver,
     Sender,
     Settlements,
@@ -66,6 +67,10 @@ class ThreadedReceiver:
     async def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
         """As Receiver.receive."""
         return await self._thread.run(self._receiver.receive, limit, timeout)
+
+    def recalled(self) -> Sequence[Recall]:
+        """As Receiver.recalled: without a hop, since nothing else is called meanwhile."""
+        return self._receiver.recalled()
 
     async def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
@@ -174,6 +179,7 @@ class ImmediateReceiver:
         self._ports = ports
         self._receiver = receiver
         self.wake = receiver.wake
+        self.recalled = receiver.recalled
 
     async def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
         """As Receiver.receive."""
@@ -293,6 +299,7 @@ class PortalReceiver:
         self._portal = portal
         self._receiver = receiver
         self.wake = receiver.wake
+        self.recalled = receiver.recalled
 
     def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
         """As Receiver.receive."""

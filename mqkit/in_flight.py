@@ -2,115 +2,25 @@
 
 What was with workers that were lost is a suspect (alone.py): it starts after it was kept at the broker that it does.
 
-`Lanes` decides who may start; it is plain data. `InFlight` is what the pump fills and empties; who runs the handlers
-is `workers.py`, or the user's own loop: `pull.py`.
+Who may start next is decided in lanes.py. `InFlight` is what the pump fills and empties; who runs the handlers is
+`workers.py`, or the user's own loop: `pull.py`.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Final
 
-from mqkit.alone import ABSENT, SUSPECT, Alone
+from mqkit.alone import ABSENT, Alone
 from mqkit.attributes import identity
+from mqkit.backend import Recall
 from mqkit.handler import Handler, Outcome
+from mqkit.lanes import Item, Lanes
 from mqkit.message import Delivery
 from mqkit.ports import Ports, Timer
 from mqkit.verdict import Again, DeadLetter, Release
 
-
-class Item:
-    """One delivery inside a worker process."""
-
-    __slots__ = ("begun", "delivery", "due", "epoch", "first_failed", "key", "lost", "spent", "stale", "suspect")
-
-    def __init__(self, delivery: Delivery, epoch: int, key: bytes | None) -> None:
-        self.delivery = delivery
-        self.epoch = epoch
-        self.key = key
-        self.spent = delivery.spent
-        """Attempts that happened in place."""
-        self.suspect = delivery.redelivered >= SUSPECT
-        self.begun = False
-        """It is kept at the broker that this one, a suspect, starts."""
-        self.lost = 0
-        """How often it had begun before, alone, and nobody was heard of again."""
-        self.due = 0.0
-        """When it is repeated, on the monotonic clock."""
-        self.first_failed: float | None = None
-        """When an attempt at it failed first, in seconds since the epoch."""
-        self.stale = False
-        """Its session is gone: it will be delivered again, so nothing is repeated in place."""
-
-
-class Lanes:
-    """Which item may start next. Items of one key start in the order they came, one at a time."""
-
-    def __init__(self, suspects: deque[Item] | None = None) -> None:
-        self._ready: deque[Item] = deque()
-        self._suspects: deque[Item] = deque() if suspects is None else suspects
-        """Those that could start now, but for being suspects."""
-        self._lanes: dict[bytes, deque[Item]] = {}
-        """For each key with an item that started or may start: those behind it."""
-        self._behind = 0
-
-    def __len__(self) -> int:
-        """Items that have not started, held ones aside."""
-        return len(self._ready) + len(self._suspects) + self._behind
-
-    @property
-    def startable(self) -> int:
-        """Items that could start now."""
-        return len(self._ready)
-
-    @property
-    def behind(self) -> int:
-        """Items that wait for another of their key, whether that runs, is held, or may start."""
-        return self._behind
-
-    def add(self, item: Item) -> None:
-        """`item` came in, after all others."""
-        if item.key is not None:
-            lane = self._lanes.get(item.key)
-            if lane is not None:
-                lane.append(item)
-                self._behind += 1
-                return
-            self._lanes[item.key] = deque()
-        self.resume(item)
-
-    def start(self) -> Item:
-        """The next item; IndexError if none may start."""
-        return self._ready.popleft()
-
-    def resume(self, item: Item) -> None:
-        """`item`, which had started, is to start again; its key stayed blocked."""
-        (self._suspects if item.suspect else self._ready).append(item)
-
-    def finish(self, item: Item) -> None:
-        """`item` is over: the next of its key may start."""
-        if item.key is None:
-            return
-        lane = self._lanes[item.key]
-        if lane:
-            self._behind -= 1
-            self.resume(lane.popleft())
-        else:
-            del self._lanes[item.key]
-
-    def clear(self) -> list[Item]:
-        """Take out all that has not started, in an order that keeps each key's."""
-        left: list[Item] = []
-        for item in (*self._suspects, *self._ready):
-            left.append(item)
-            if item.key is not None:
-                left.extend(self._lanes.pop(item.key))
-        self._suspects.clear()
-        self._ready.clear()
-        for lane in self._lanes.values():
-            left.extend(lane)
-            lane.clear()
-        self._behind = 0
-        return left
+NOWHERE: Final = -1
+"""The epoch of what was lost: no session has it."""
 
 
 class InFlight:
@@ -274,6 +184,52 @@ class InFlight:
         for item in (*self._take_held(), *self._lanes.clear()):
             self._put(item, self.handler.released(item.delivery))
 
+    def withdraw(self, recall: Recall, *, silence: float = 0.0) -> int:
+        """Start nothing of what is taken away; how many there are.
+
+        What has not started becomes a Release, and so does what would be repeated in place; but nothing comes of what
+        is lost already, even when it runs and ends.
+
+        Args:
+            silence: as of `drop`.
+        """
+
+        def covers(item: Item) -> bool:
+            return recall.covers(item.delivery.token)
+
+        back = [*self._take_held(covers), *self._lanes.take_out(covers)]
+        if self._unstarted is not None and covers(self._unstarted):
+            back.append(self._unstarted)
+            self._lanes.finish(self._unstarted)
+            self._alone.end()
+        running = [item for item in self._running if covers(item)]
+        for item in running:
+            item.recalled = True
+        number = len(back) + len(running)
+        if recall.lost:
+            number += self._lose(recall, back, running, present=silence < ABSENT)
+            self._unnoted = [item for item in self._unnoted if not covers(item)]
+        else:
+            for item in back:
+                self._put(item, self.handler.released(item.delivery))
+            self.tell()
+        if self.startable:
+            self.on_startable()
+        return number
+
+    def _lose(self, recall: Recall, unstarted: list[Item], running: list[Item], *, present: bool) -> int:
+        """Forget these, and what is over and not collected; how many there are of that."""
+        for item in running:
+            item.stale = True
+            item.epoch = NOWHERE
+            if item.begun and present:
+                self._alone.survive(identity(item.delivery))
+        gone = [outcome for outcome in self._outcomes if recall.covers(outcome.delivery.token)]
+        self._outcomes = [outcome for outcome in self._outcomes if not recall.covers(outcome.delivery.token)]
+        for delivery in (*(item.delivery for item in unstarted), *(outcome.delivery for outcome in gone)):
+            self._bytes -= len(delivery.message.body)
+        return len(gone)
+
     def drop(self, *, silence: float = 0.0) -> None:
         """Forget what has not started: its session is gone and it will be delivered again.
 
@@ -316,7 +272,7 @@ class InFlight:
             item.spent += verdict.counted
             if verdict.counted:
                 self._unnoted.append(item)
-            if not self._stopped:
+            if not (self._stopped or item.recalled):
                 self._hold(item, verdict)
                 self._on_again(outcome)
                 if was_alone or alone.waiting:
@@ -374,11 +330,11 @@ class InFlight:
             self._lanes.resume(item)
             self.on_startable()
 
-    def _take_held(self) -> list[Item]:
-        held = list(self._held)
-        for item, timer in self._held.items():
+    def _take_held(self, covers: Callable[[Item], bool] = lambda _: True) -> list[Item]:
+        held = [item for item in self._held if covers(item)]
+        for item in held:
+            timer = self._held.pop(item)
             if timer is not None:
                 timer.cancel()
             self._lanes.finish(item)
-        self._held.clear()
         return held

@@ -13,7 +13,8 @@ from mqkit.durations import Duration, seconds
 from mqkit.errors import ClosedError
 from mqkit.handler import Handler, Outcome, Reading
 from mqkit.immediate import Run
-from mqkit.in_flight import InFlight, Item
+from mqkit.in_flight import InFlight
+from mqkit.lanes import Item
 from mqkit.message import Message
 from mqkit.ports import Job, Ports
 from mqkit.pump import Pump

@@ -18,7 +18,8 @@ from mqkit.in_flight import InFlight
 from mqkit.ports import Ports
 from mqkit.producer import Producer
 from mqkit.storing import Storing
-from mqkit.verdict import Again, DeadLetter, Done, Postpone, Release
+from mqkit.telling import telling
+from mqkit.verdict import Done, Release
 from mqkit.workers import Runner, Workers
 from mqkit.wrapping import unwrapped
 
@@ -35,15 +36,6 @@ ASIDE = 10_000
 """Messages that a process may have beside those that could run: they wait for their time, their key or their copy."""
 LOW = 0.75
 """Of these bounds: below it, reaching them again is news."""
-
-KINDS: dict[type, Kind] = {
-    Done: "done",
-    Again: "retry",
-    Postpone: "postponed",
-    DeadLetter: "dead-letter",
-    Release: "released",
-}
-
 
 MakeRunner: TypeAlias = Callable[[InFlight, Ports, Callable[[Outcome], None]], Runner]
 """Makes who runs the handlers, given what to take from, the world, and whom to tell what is stuck."""
@@ -135,6 +127,11 @@ class Pump:
         """Handlers that run now."""
         return self._in_flight.running
 
+    @property
+    def silence(self) -> float:
+        """Seconds since this pump last heard from the broker."""
+        return self._ports.monotonic() - self.last_progress
+
     async def run(self) -> None:
         """Work until stopped."""
         failures = 0
@@ -172,10 +169,9 @@ class Pump:
         else:
             return None
         finally:
-            now = self._ports.monotonic()
-            self._lasted = now - started > LASTING
+            self._lasted = self._ports.monotonic() - started > LASTING
             receiver, self._receiver = self._receiver, None
-            self._in_flight.drop(silence=now - self.last_progress)
+            self._in_flight.drop(silence=self.silence)
             self._storing.drop()
             if receiver is not None:
                 await receiver.close()
@@ -186,12 +182,13 @@ class Pump:
                 self._deadline = self._ports.monotonic() + self._grace
                 self._storing.hurry()
             deliveries = await receiver.receive(0 if self._stop else self._room(), self._patience())
-            self.last_progress = self._ports.monotonic()
-            self._in_flight.hold()
+            silence, self.last_progress = self.silence, self._ports.monotonic()
             if deliveries and self._stop:
                 await receiver.settle([(delivery.token, Settlement.RELEASE) for delivery in deliveries])
             elif deliveries:
                 self._in_flight.submit(map(unwrapped, deliveries), self._epoch)
+            self._withdraw(receiver, silence)
+            self._in_flight.hold()
             outcomes = self._due()
             await self._note(receiver)  # what is among the outcomes, too: it is noted before it goes back
             await self._act(receiver, outcomes)
@@ -201,6 +198,14 @@ class Pump:
             if self._deadline is not None and self._ports.monotonic() >= self._deadline:
                 await self._give_up(receiver)
                 return
+
+    def _withdraw(self, receiver: Receiver, silence: float) -> None:
+        """Start nothing more of what was taken away. Of what is lost no copy is stored: its next owner sees to it."""
+        for recall in receiver.recalled():
+            number = self._in_flight.withdraw(recall, silence=silence)
+            if recall.lost:
+                number += self._storing.withdraw(recall)
+                self._event("lease-lost", detail=f"{number} deliveries were taken away: they are delivered again")
 
     def _room(self) -> int:
         """How many more to ask for.
@@ -373,28 +378,13 @@ class Pump:
 
     def _tell(self, outcome: Outcome) -> None:
         """One event and one log line for a verdict."""
-        verdict = outcome.verdict
-        kind = KINDS[type(verdict)]
-        detail = ""
-        seconds = outcome.seconds
-        level = logging.DEBUG
-        if isinstance(verdict, Done):
-            kind = "skipped" if verdict.skipped else kind
-        elif isinstance(verdict, Again):
-            detail, seconds, level = f"{verdict.failure.error}: {verdict.failure.text}", verdict.delay, logging.INFO
-        elif isinstance(verdict, DeadLetter):
-            detail = f"{verdict.reason}: {verdict.failure.error}: {verdict.failure.text}"
-            level = logging.WARNING
-        if log.isEnabledFor(level):
+        told = telling(outcome)
+        topic, group = self._subscription.topic, self._subscription.group
+        if log.isEnabledFor(told.level):
             log.log(
-                level, "%s topic=%s group=%s id=%s attempt=%d %s",
-                kind, self._subscription.topic, self._subscription.group, outcome.id, outcome.attempt,
-                " ".join(detail.split())[:300],
-                extra={"event": kind, "topic": self._subscription.topic, "group": self._subscription.group,
-                       "id": outcome.id, "attempt": outcome.attempt},
+                told.level, "%s topic=%s group=%s id=%s attempt=%d %s",
+                told.kind, topic, group, outcome.id, outcome.attempt, " ".join(told.detail.split())[:300],
+                extra={"event": told.kind, "topic": topic, "group": group, "id": outcome.id,
+                       "attempt": outcome.attempt},
             )  # fmt: skip
-        self._emit(
-            Event(
-                kind, self._subscription.topic, self._subscription.group, outcome.id, outcome.attempt, seconds, detail
-            )
-        )
+        self._emit(Event(told.kind, topic, group, outcome.id, outcome.attempt, told.seconds, told.detail))

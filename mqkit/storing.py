@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from mqkit.backend import Recall
 from mqkit.copies import Copies, instead, place, what
 from mqkit.errors import BackendError, ClosedError, MqkitError, Unroutable
 from mqkit.handler import Outcome
@@ -130,6 +131,21 @@ class Storing:
         self._forget(left)
         return left
 
+    def withdraw(self, recall: Recall) -> int:
+        """Forget those that are lost, but for copies that are on their way; how many."""
+
+        def stays(outcome: Outcome) -> bool:
+            return not recall.covers(outcome.delivery.token)
+
+        before = [*self._stored]
+        self._stored = list(filter(stays, before))
+        for shelf in self._shelves.values():
+            before += shelf.waiting
+            shelf.waiting = deque(filter(stays, shelf.waiting))
+        gone = [outcome for outcome in before if not stays(outcome)]
+        self._forget(gone)
+        return len(gone)
+
     def drop(self) -> None:
         """Forget all: the session is gone, and its messages are delivered again."""
         self.take_back()
@@ -155,6 +171,8 @@ class Storing:
                 longest = LONGEST_REFUSAL if shelf.name == REFUSED else LONGEST_WAIT
                 wait = min(longest, FIRST_WAIT * 2.0 ** min(shelf.failures - 1, 10))
                 await shelf.stir.wait(wait * (0.75 + self._ports.draw() / 4))
+                if not shelf.waiting:
+                    break  # all of it was lost meanwhile
             shelf.out = [shelf.waiting.popleft() for _ in range(min(BATCH, len(shelf.waiting)))]
             count = len(shelf.out)
             try:

@@ -14,7 +14,8 @@ from itertools import count
 from typing import Final, Protocol
 
 from mqkit.handler import Outcome
-from mqkit.in_flight import InFlight, Item
+from mqkit.in_flight import InFlight
+from mqkit.lanes import Item
 from mqkit.ports import Job, Ports, Timer
 from mqkit.retry import failure
 from mqkit.verdict import Again

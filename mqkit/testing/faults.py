@@ -14,6 +14,7 @@ from mqkit.backend import (
     Counts,
     Notes,
     Notify,
+    Recall,
     Receiver,
     Sender,
     Settlement,
@@ -186,6 +187,10 @@ class FaultyReceiver:
         deliveries = await self._behind.receive(limit, timeout)
         self._out.update((id(delivery.token), delivery) for delivery in deliveries)
         return deliveries
+
+    def recalled(self) -> Sequence[Recall]:
+        """As Receiver.recalled."""
+        return self._behind.recalled()
 
     async def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""

@@ -21,7 +21,17 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-from mqkit.backend import BackendSpec, Capabilities, Counts, Notes, Notify, Settlement, Settlements, Subscription
+from mqkit.backend import (
+    BackendSpec,
+    Capabilities,
+    Counts,
+    Notes,
+    Notify,
+    Recall,
+    Settlement,
+    Settlements,
+    Subscription,
+)
 from mqkit.errors import (
     ClosedError,
     ConfigurationError,
@@ -301,6 +311,10 @@ class FilesReceiver:
             if left <= 0 or self._woken.wait(min(left, LOOK) if limit else left):
                 self._woken.clear()
                 return ()
+
+    def recalled(self) -> Sequence[Recall]:
+        """As Receiver.recalled: whoever holds its lock keeps what it took."""
+        return ()
 
     def _take(self, room: int) -> list[Delivery]:
         if room <= 0:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from mqkit.backend import Capabilities, Counts, Notes, Notify, Settlement, Settlements, Subscription
+from mqkit.backend import Capabilities, Counts, Notes, Notify, Recall, Settlement, Settlements, Subscription
 from mqkit.errors import ClosedError, ConnectionLost, LeaseLost
 from mqkit.message import Delivery, Outgoing, WireMessage
 from mqkit.topology import Finding, Topology
@@ -36,6 +36,7 @@ class Scripted:
         self.refuse_open: deque[Exception] = deque()
         self.refuse_sender: deque[Exception] = deque()
         self.lost_leases: set[object] = set()
+        self.recalls: deque[Recall] = deque()
         self.refuse_note: deque[Exception] = deque()
         self.refuse_begin: deque[Exception] = deque()
         self.begun: dict[int, int] = {}
@@ -59,6 +60,13 @@ class Scripted:
     def lose(self, error: Exception | None = None) -> None:
         """End the receiver's session."""
         self.receivers[-1].fail(error or ConnectionLost("the cable was cut"))
+
+    def recall(self, *tokens: int, lost: bool = False) -> None:
+        """Take these away from the receiver's session."""
+        self.recalls.append(Recall(frozenset(tokens).__contains__, lost))
+        self.receivers[-1].wake()
+        if lost:
+            self.lost_leases.update(tokens)
 
     def of(self, kind: str) -> list[Any]:
         return [what for which, what in self.log if which == kind]
@@ -143,6 +151,11 @@ class ScriptedReceiver:
         self._out.update(taken)
         assert len(self._out) <= self.subscription.prefetch + self.subscription.aside
         return [replace(self._home.pending[token], token=token) for token in taken]
+
+    def recalled(self) -> Sequence[Recall]:
+        recalls = list(self._home.recalls)
+        self._home.recalls.clear()
+        return recalls
 
     async def settle(self, settlements: Settlements) -> None:
         if self._error:

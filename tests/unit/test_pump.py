@@ -350,6 +350,96 @@ def test_a_lost_lease_is_told_and_dropped() -> None:
     assert len(works.backend.receivers) == 1
 
 
+@pytest.mark.parametrize(
+    ("ordering", "expected"), [("none", ["a1", "a2", "b1", "c2"]), ("key", ["a1", "b1", "c2"])], ids=["none", "key"]
+)
+def test_what_is_recalled_goes_back_unstarted_and_what_runs_of_it_is_settled_when_it_ends(
+    ordering: str, expected: list[str]
+) -> None:
+    started: list[str] = []
+
+    async def handler(payload: Any, message: Message[Any]) -> None:
+        started.append(message.id)
+        await asyncio.sleep(3)
+
+    async def work(works: Works) -> None:
+        tokens = [works.backend.give(id=name, key=name[:1].encode()) for name in ("a1", "a2", "b1", "c1", "c2", "b2")]
+        await until(lambda: len(started) == 2)
+        works.backend.recall(*tokens[:2], tokens[3], tokens[5])
+        await until(lambda: works.backend.of("release"))
+        assert works.backend.of("done") == []
+        await works.settled(tokens[0], tokens[2], tokens[4])
+        assert len(works.backend.of("release")) == len(tokens) - len(expected)
+
+    works = pumping(handler, work, ordering=ordering, concurrency=2)
+    assert started == expected
+    assert "lease-lost" not in works.kinds()
+
+
+@pytest.mark.parametrize("ends", [None, ValueError("no"), Reject("no")], ids=["done", "retry", "dead letter"])
+def test_nothing_comes_of_what_was_lost_whenever_its_handler_ends(ends: Exception | None) -> None:
+    started: list[str] = []
+
+    async def handler(payload: Any, message: Message[Any]) -> None:
+        started.append(message.id)
+        await asyncio.sleep(3)
+        if ends is not None:
+            raise ends
+
+    async def work(works: Works) -> None:
+        tokens = [works.backend.give(id=name) for name in ("a", "b", "c")]
+        await until(lambda: len(started) == 1)
+        works.backend.recall(*tokens[:2], lost=True)
+        await works.settled(tokens[2])
+
+    works = pumping(handler, work, concurrency=1)
+    assert started == ["a", "c"]
+    assert [what.message.headers["ce_id"] for what in works.backend.of("sent")] == ([] if ends is None else ["c"])
+    assert works.kinds().count("lease-lost") == 1
+
+
+def test_a_copy_that_waits_to_be_stored_is_forgotten_when_its_original_is_lost() -> None:
+    async def work(works: Works) -> None:
+        works.backend.script = failing(PublishError(rejected={0: Unroutable("deleted")}))
+        token = works.backend.give(id="a")
+        await until(lambda: len(works.backend.sends) == 3)
+        works.backend.recall(token, lost=True)
+        await until(lambda: "lease-lost" in works.kinds())
+        works.backend.script = accept
+        await asyncio.sleep(30)
+
+    works = pumping(broken, work)
+    assert works.backend.of("sent") == []
+    assert works.backend.of("done") == []
+
+
+def test_what_waits_in_place_and_is_recalled_is_noted_and_goes_back() -> None:
+    async def work(works: Works) -> None:
+        token = works.backend.give(id="a", key=b"a")
+        await until(lambda: works.backend.of("noted"))
+        works.backend.recall(token)
+        await until(lambda: works.backend.of("release"))
+
+    works = pumping(broken, work, ordering="key", retry=Retry(attempts=5, wait_initial=20))
+    assert works.backend.of("noted") == [(1, 1)]
+    assert works.backend.sends == []
+
+
+def test_what_fails_after_its_recall_is_noted_and_goes_back_rather_than_wait_in_place() -> None:
+    async def handler(payload: Any) -> None:
+        await asyncio.sleep(3)
+        raise ValueError("no")
+
+    async def work(works: Works) -> None:
+        token = works.backend.give(id="a", key=b"a")
+        await asyncio.sleep(1)
+        works.backend.recall(token)
+        await until(lambda: works.backend.of("release"))
+
+    works = pumping(handler, work, ordering="key", retry=Retry(attempts=5, wait_initial=20))
+    assert [kind for kind, _ in works.backend.log if kind in ("noted", "release")] == ["noted", "release"]
+
+
 def test_a_connection_lost_amid_work_is_opened_again_and_the_work_done_again() -> None:
     calls = []
 

@@ -67,3 +67,25 @@ def test_while_the_receiver_is_called_long_handlers_hold_nothing_up() -> None:
         await works.settled(*tokens)
 
     pumping(slow, work, concurrency=1)
+
+
+def test_what_was_lost_meanwhile_does_not_start() -> None:
+    started: list[Any] = []
+    known: list[Works] = []
+
+    async def stop_once(payload: Any) -> None:
+        started.append(payload)
+        if len(started) == 1:
+            stand_still(known[0], 10 * LEASE)
+            known[0].backend.recall(2, 3, lost=True)
+
+    async def work(works: Works) -> None:
+        known.append(works)
+        tokens = [works.backend.give(b"%d" % number) for number in range(4)]
+        await until(lambda: started)
+        await works.settled(tokens[0], tokens[3])
+        await asyncio.sleep(30)
+
+    works = pumping(stop_once, work, concurrency=1)
+    assert started == [0, 3]
+    assert works.kinds().count("lease-lost") == 1

@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from mqkit.codec import Codecs
 from mqkit.event_loop import AsyncPorts
 from mqkit.handler import Handler, HandlerOptions, Outcome
-from mqkit.in_flight import InFlight, Item, Lanes
+from mqkit.in_flight import InFlight
+from mqkit.lanes import Item, Lanes
 from mqkit.message import Delivery, Message, Outgoing, WireMessage
 from mqkit.middleware import Around
 from mqkit.retry import Retry
@@ -101,6 +102,19 @@ class LanesAgainstAModel(RuleBasedStateMachine):
         for item in left:
             self.alive[item.key].remove(item)
         self.resumed.clear()
+
+    @rule(chosen=st.sets(st.integers(0, 30)))
+    def take_out(self, chosen: set[int]) -> None:
+        names = {*map(str, chosen)}
+        expected = [item for item in self.waiting() if item.delivery.token in names]
+        left = self.lanes.take_out(lambda item: item.delivery.token in names)
+        assert sorted(map(id, left)) == sorted(map(id, expected)), "lost or invented"
+        for key in (b"", b"a", b"b"):
+            assert [i for i in left if i.key == key] == [i for i in self.alive[key] if i in expected], "order"
+        for item in left:
+            self.alive[item.key].remove(item)
+            if item in self.resumed:
+                self.resumed.remove(item)
 
     @invariant()
     def counts_what_waits(self) -> None:

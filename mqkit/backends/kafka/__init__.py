@@ -10,7 +10,10 @@ from mqkit.backend import BackendSpec, Capabilities
 from mqkit.backends.kafka.options import KafkaTopic
 from mqkit.hookspecs import hookimpl
 
-__all__ = ["CAPABILITIES", "SPEC", "KafkaTopic", "mqkit_backends"]
+__all__ = ["CAPABILITIES", "LEASE", "SPEC", "KafkaTopic", "mqkit_backends"]
+
+LEASE = 10.0
+"""Seconds without a heartbeat after which the broker gives a member's partitions to others, or less."""
 
 CAPABILITIES = Capabilities(
     remote=True,
@@ -19,6 +22,7 @@ CAPABILITIES = Capabilities(
     history=True,
     lag=True,
     attribute_prefix="ce_",
+    lease=LEASE,
     max_message_bytes=1_048_588,
 )
 

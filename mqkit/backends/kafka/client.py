@@ -11,6 +11,7 @@ from mqkit.backends.kafka import CAPABILITIES
 from mqkit.backends.kafka.admin import KafkaAdmin
 from mqkit.backends.kafka.dead import DeadReceiver
 from mqkit.backends.kafka.faults import Trouble
+from mqkit.backends.kafka.handover import patience
 from mqkit.backends.kafka.logs import Logs
 from mqkit.backends.kafka.member import Member
 from mqkit.backends.kafka.options import Settings, client_config, parse_url
@@ -69,8 +70,9 @@ class KafkaBackend:
         names = [topic, *(tier.name for tier in tiers(topic, group))]
         self._require(names, topic, group)
         trouble, logs = Trouble(self._settings.servers), self._logs(names)
-        waiting = self._member(tiers_group_name(topic, group), tiers(topic, group), trouble, notify, logs)
-        own = self._member(group_name(topic, group), [Tier(topic)], trouble, notify, logs)
+        stay = patience(subscription.ordering, self._settings.rdkafka.get("max.poll.interval.ms"))
+        waiting = self._member(tiers_group_name(topic, group), tiers(topic, group), trouble, notify, logs, stay)
+        own = self._member(group_name(topic, group), [Tier(topic)], trouble, notify, logs, stay)
         for member in (waiting, own):
             member.join()
         return KafkaReceiver(
@@ -106,10 +108,11 @@ class KafkaBackend:
     def _logs(self, names: Iterable[str]) -> Logs:
         return Logs(self._admin.describe, self._admin.ids(names))
 
-    def _member(self, group_id: str, read: Iterable[Tier], trouble: Trouble, notify: Notify, logs: Logs) -> Member:
-        config = consumer_config(self._settings, group_id)
-        interval = self._settings.commit_interval
-        return Member(config, read, interval=interval, trouble=trouble, notify=notify, logs=logs)
+    def _member(
+        self, group_id: str, read: Iterable[Tier], trouble: Trouble, notify: Notify, logs: Logs, stay: float = 0.0
+    ) -> Member:
+        config, interval = consumer_config(self._settings, group_id), self._settings.commit_interval
+        return Member(config, read, interval=interval, trouble=trouble, notify=notify, logs=logs, patience=stay)
 
     def _open_dead(self, subscription: Subscription) -> DeadReceiver:
         topic, group = subscription.topic, subscription.group

@@ -6,7 +6,7 @@ from time import monotonic
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from mqkit.backend import Notes, Settlement, Settlements
+from mqkit.backend import Notes, Settlement, Settlements, nothing_recalled
 from mqkit.backends.kafka.faults import DriverLog, Trouble, as_ours, mapped
 from mqkit.backends.kafka.logs import Logs
 from mqkit.backends.kafka.member import SLICE
@@ -105,6 +105,8 @@ class DeadReceiver:
         finally:
             self._woken.clear()
         return found
+
+    recalled = staticmethod(nothing_recalled)  # nobody takes anything from who only looks
 
     def _take(self, records: Iterable[Message], found: list[Delivery]) -> None:
         for record in records:

@@ -1,6 +1,6 @@
 """One Consumer and the partitions that it has: what is taken from them, what is committed, what the group takes away.
 
-When records are due is told in tiers.py, what is finished in offsets.py, what a commit says in partitions.py. All but
+When records are due is told in tiers.py, what is finished in offsets.py, when that is committed in commits.py. All but
 `closing` is called from the one thread of the receiver that this belongs to; the driver's callbacks run within it.
 """
 
@@ -11,14 +11,17 @@ from threading import Thread
 from time import monotonic
 from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
-from mqkit.backend import Notify
+from mqkit.backend import Notify, Recall
+from mqkit.backends.kafka.commits import Commits
 from mqkit.backends.kafka.faults import NO_TOPIC, DriverLog, Trouble, as_ours, log, mapped
+from mqkit.backends.kafka.flow import Flow
 from mqkit.backends.kafka.gaps import passed, tell_what_is_gone
+from mqkit.backends.kafka.handover import Handover, Step
 from mqkit.backends.kafka.logs import Logs
-from mqkit.backends.kafka.offsets import LONGEST, Progress
-from mqkit.backends.kafka.partitions import Lease, Partition, message_of
+from mqkit.backends.kafka.offsets import Progress
+from mqkit.backends.kafka.partitions import Lease, Partition, message_of, recalled
 from mqkit.backends.kafka.places import PATIENCE, closing, committed, listed, missing, restored
 from mqkit.backends.kafka.tiers import Tier, due
 from mqkit.errors import ConnectionLost, MqkitError
@@ -28,8 +31,6 @@ SLICE: Final = 0.01
 """Seconds of one wait in the driver: so long a wake may take. An idle receiver costs about one per cent of a core."""
 OVERREAD: Final = 32
 """So many records are kept that came while nothing was wanted; then the partitions pause."""
-TELLING: Final = 1.0
-"""Seconds between commits that only tell what is with handlers."""
 REACHING: Final = 1.0
 """Seconds between two looks at how far the driver has read."""
 RESERVING: Final = 1.0
@@ -46,6 +47,9 @@ Take = Callable[[Partition, int, WireMessage], None]
 class Member:
     """A Consumer. It receives nothing before `join` or `follow`.
 
+    Args:
+        patience: seconds that a partition which the group asks back stays for the handlers that are at work on it.
+
     Raises:
         ConfigurationError: settings that the driver refuses.
     """
@@ -59,10 +63,11 @@ class Member:
         trouble: Trouble,
         notify: Notify,
         logs: Logs | None = None,
+        patience: float = 0.0,
     ) -> None:
         self._logs = logs
         self._tiers = {tier.name: tier for tier in tiers}
-        self._interval = interval
+        self._patience = patience
         self._trouble = trouble
         self._notify = notify
         self._name = str(config["group.id"])
@@ -70,19 +75,20 @@ class Member:
         self._delayed: list[Partition] = []
         self._remembered: dict[tuple[str, int], Progress] = {}
         self._buffer: deque[Message] = deque()
-        self._parked = False
+        self._flow = Flow()
+        self._handover: Handover | None = None
+        self._recalls: list[Recall] = []
         self._joined = False
         self._leaving = False
-        self._changed: set[Partition] = set()
-        self._settled = False
-        self._settle_at = self._tell_at = self._reach_at = 0.0
-        self._committing = 0
-        self._longest = LONGEST
+        self._commits = Commits(self._name, interval, self._partitions)
+        self._changed = self._commits.changed
+        self._reach_at = 0.0
         self.end: MqkitError | None = None
         """Why this cannot go on."""
-        callbacks = {"error_cb": trouble.hear, "on_commit": self._committed}
+        callbacks = {"error_cb": trouble.hear, "on_commit": self._commits.ended}
         with mapped("the Kafka consumer's settings"):
             self._consumer = Consumer({**config, **callbacks}, logger=DriverLog())
+        self._commits.consumer = self._consumer
 
     def join(self) -> None:
         """Become a member of the group."""
@@ -120,9 +126,9 @@ class Member:
     def keep(self, timeout: float = 0) -> None:
         """Take part in the group's life while no records are wanted."""
         self.poll(timeout)
-        if len(self._buffer) >= OVERREAD and not self._parked:
-            self._parked = True
-            self._consumer.pause([part.place for part in self._partitions.values() if not part.paused])
+        if len(self._buffer) >= OVERREAD and not self._flow.parked:
+            self._flow.parked = True
+            self._steer()
 
     def poll(self, timeout: float) -> None:
         """Until something came, or the time is over."""
@@ -134,20 +140,20 @@ class Member:
         """Give up to `limit` records that are there and due to `take`; how many."""
         left = limit
         for part in self._delayed:
-            if part.waiting:
+            if part.waiting and not part.leaving:
                 for offset, message in part.waiting.take(now, left):
                     left -= 1
                     self._give(part, offset, message, take)
         while self._buffer and left:
             left -= self._admit(self._buffer.popleft(), now, take)
         if left:
-            if self._parked:
-                self._parked = False
-                self._consumer.resume([part.place for part in self._partitions.values() if not part.paused])
+            if self._flow.parked:
+                self._flow.parked = False
+                self._steer()
             for record in self._consumer.consume(left, 0):
                 left -= self._admit(record, now, take)
-        if self._delayed:
-            self._regulate(now)
+        if self._delayed and self._flow.regulate(self._delayed, now):
+            self._steer()
         if self._joined and left < limit:
             self._reserve()
         return limit - left
@@ -161,8 +167,8 @@ class Member:
                 self.end = as_ours(error, f"group {self._name}")
             return 0
         part = self._partitions.get((record.topic(), record.partition()))
-        if part is None:
-            return 0  # it was taken away while its records lay in the queue
+        if part is None or part.leaving:
+            return 0  # it was taken away, or asked back, while its records lay in the queue
         offset = record.offset()
         assert offset is not None
         if offset < part.tracker.following:
@@ -190,7 +196,7 @@ class Member:
         self._buffer = buffered
         if self._logs is not None:
             self._logs.hurry()
-        return self._add(Partition(part.tier, part.number, None, self._log_id(part.tier.name)))
+        return self._add(Partition(part.tier, part.number, None, self._log_id(part.tier.name), paused=part.paused))
 
     def _log_id(self, topic: str) -> str:
         return "" if self._logs is None else self._logs.ids.get(topic, "")
@@ -199,29 +205,19 @@ class Member:
         self._changed.add(part)
         take(part, offset, message)
 
-    def _regulate(self, now: float) -> None:
-        """Stop fetching where enough waits, go on where more is wanted."""
-        for part in self._delayed:
-            if part.waiting.full(now) and not part.paused:
-                part.paused = True
-                self._consumer.pause([part.place])
-            elif part.paused and part.waiting.wants_more(now):
-                part.paused = False
-                if not self._parked:
-                    self._consumer.resume([part.place])
+    def _steer(self) -> None:
+        """Tell the driver what to fetch, where it was told otherwise."""
+        pause, resume = self._flow.changes(self._partitions.values())
+        if pause:
+            self._consumer.pause(pause)
+        if resume:
+            self._consumer.resume(resume)
 
     # -- committing
 
     def settled(self, lease: Lease, *, finished: bool) -> bool:
         """A delivery of a partition that is ours came back. False: it came back before, which nothing undoes."""
-        part = lease.partition
-        if not part.take_back(lease):
-            return False
-        self._changed.add(part)
-        self._settled = True
-        if finished:
-            part.tracker.finish(lease.offset)
-        return True
+        return self._commits.settled(lease, finished=finished)
 
     def finished(self) -> list[TopicPartition]:
         """Up to where all is finished in what mqkit alone writes, for this group alone."""
@@ -236,14 +232,7 @@ class Member:
         if now >= self._reach_at:
             self._reach_at = now + REACHING
             self._pass_gaps()
-        if not self._changed or self._committing:
-            return
-        if self._settled and now >= self._settle_at:
-            self._settle_at = now + self._interval
-        elif now < self._tell_at:
-            return
-        self._tell_at = now + TELLING
-        self._commit(self._changed)
+        self._commits.if_due()
 
     def _pass_gaps(self) -> None:
         waiting = {(record.topic(), record.partition()) for record in self._buffer}
@@ -260,12 +249,12 @@ class Member:
         started, next_at = monotonic(), 0.0
         while True:
             now = monotonic()
-            if not self._committing:  # or else what is confirmed next may have been sent before
+            if not self._commits.pending:  # or else what is confirmed next may have been sent before
                 unsaid = [part for part in parts & self._changed if part.member is self]
                 if not unsaid or self.end is not None:
                     return
                 if now >= next_at:
-                    self._commit(unsaid)
+                    self._commits.send(unsaid)
                     next_at = now + INSISTING
             if now > started + PATIENCE:
                 self.end = self._trouble.ours(f"group {self._name}: no commit was confirmed for {PATIENCE:g} s")
@@ -275,42 +264,17 @@ class Member:
             else:
                 self.keep(0.001)
 
-    def _commit(self, parts: Iterable[Partition], *, leaving: bool = False) -> None:
-        """Send a commit; `_committed` hears of its end. It never waits: a broker that is away would hold us."""
-        parts = list(parts)
-        places = [part.to_commit(self._longest, leaving=leaving) for part in parts]
-        self._changed.difference_update(parts)
-        self._settled = self._settled and bool(self._changed)
-        offsets = [place for place in places if place is not None]
-        if offsets:
-            try:
-                self._consumer.commit(offsets=offsets, asynchronous=True)
-                self._committing += 1
-            except KafkaException as failure:
-                self._changed.update(part for part in parts if not leaving)
-                log.debug("commit of group %s: %s", self._name, failure)
-
-    def _committed(self, error: KafkaError | None, places: Sequence[TopicPartition]) -> None:
-        """As the driver's `on_commit`: what failed is committed again, when its time comes."""
-        self._committing -= 1
-        for place in places:
-            failed = place.error or error
-            if failed is None:
-                continue
-            log.debug("commit of %s: %s", place, failed)
-            if failed.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
-                self._longest //= 2
-            part = self._partitions.get((place.topic, place.partition))
-            if part is not None:
-                self._changed.add(part)
+    def verify(self) -> None:
+        """Find out whether what is with handlers is still ours: as `confirm`, of the partitions that it is from."""
+        self.confirm([part for part in self._partitions.values() if part.out])
 
     def _reserve(self) -> None:
         """Tell how far records are handed out, before they are: a process may end with the first of them."""
         parts = [part for part in self._changed if part.must_reserve()]
         if parts:
-            self._commit(parts)
+            self._commits.send(parts)
             deadline = monotonic() + RESERVING
-            while self._committing and monotonic() < deadline:
+            while self._commits.pending and monotonic() < deadline:
                 self.poll(0.001)  # it goes on waiting after it has served a callback
 
     # -- what the group gives and takes, within poll
@@ -320,6 +284,8 @@ class Member:
             return
         try:
             consumer.incremental_assign([self._start(consumer, place) for place in committed(consumer, places)])
+            consumer.resume(places)  # they begin as flow.py says
+            self._steer()
         except KafkaException as failure:  # an exception must not leave a callback: the driver would mangle it
             self.end = ConnectionLost(f"group {self._name}: {failure.args[0]}")
         else:
@@ -336,14 +302,52 @@ class Member:
         low = part.tracker.following
         return TopicPartition(place.topic, place.partition, low if low >= 0 else OFFSET_BEGINNING)
 
-    def _revoked(self, _consumer: Consumer, places: list[TopicPartition]) -> None:
+    def _revoked(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        """Keep them for now: they go when `hand_over` says so to the driver."""
         parts = self._of(places)
-        if parts:
-            self._commit(parts, leaving=True)
-            self._notify("rebalance", f"gave {listed(places)}")
-            self._drop(parts)
+        if not parts:
+            return
+        try:
+            consumer.incremental_assign([])  # nothing: but who calls none of these has given them away on return
+        except KafkaException as failure:
+            self.end = ConnectionLost(f"group {self._name}: {failure.args[0]}")
+            return
+        for part in parts:
+            part.leaving = True
+        self._changed.update(parts)
+        self._handover = Handover(places, parts, monotonic() + self._patience)
+        self._recalls += recalled(parts, lost=False)
+
+    @property
+    def handing_over(self) -> bool:
+        """Whether partitions wait to be given away."""
+        return self._handover is not None
+
+    def hand_over(self) -> None:
+        """Give away what the group asked back, once nothing of it is with a handler and all is committed; or late."""
+        handover = self._handover
+        if handover is None:
+            return
+        unsaid = [part for part in handover.parts if part in self._changed]
+        step = handover.step(monotonic(), committing=bool(self._commits.pending), unsaid=bool(unsaid))
+        if step is Step.COMMIT:
+            self._commits.send(handover.parts, leaving=True)
+        elif step is Step.GO:
+            self._handover = None
+            self._drop(handover.parts)
+            try:
+                self._consumer.incremental_unassign(handover.places)
+            except KafkaException as failure:
+                self.end = ConnectionLost(f"group {self._name}: {failure.args[0]}")
+            self._notify("rebalance", f"gave {listed(handover.places)}")
+
+    def recalls(self) -> list[Recall]:
+        """What was taken away since the last call."""
+        recalls, self._recalls = self._recalls, []
+        return recalls
 
     def _lost(self, _consumer: Consumer, places: list[TopicPartition]) -> None:
+        self._handover = None  # the driver gives away all that it lost when this returns
         parts = self._of(places)
         if parts:
             known = {(part.tier.name, part.number): part.tracker.progress() for part in parts}
@@ -363,6 +367,8 @@ class Member:
 
     def _drop(self, parts: Iterable[Partition]) -> None:
         """Their deliveries are not ours any more."""
+        parts = list(parts)
+        self._recalls += recalled(parts, lost=True)
         for part in parts:
             del self._partitions[part.tier.name, part.number]
             part.member = None
@@ -382,8 +388,11 @@ class Member:
         if self._joined:
             with suppress(KafkaException):
                 self._pass_gaps()
-            self._commit(list(self._partitions.values()), leaving=True)
+            self._commits.send(list(self._partitions.values()), leaving=True)
         self._drop(list(self._partitions.values()))
         consumer = self._consumer
-        del self._consumer
+        del self._consumer, self._commits.consumer
+        if self._handover is not None:  # the driver closes only when it has been told
+            with suppress(KafkaException):
+                consumer.incremental_unassign(self._handover.places)
         return closing(consumer)

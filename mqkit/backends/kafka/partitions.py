@@ -1,9 +1,11 @@
 """A partition while it is ours: what was taken from it, what waits, what is with handlers, and what to commit."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from confluent_kafka import Message, TopicPartition
 
+from mqkit.backend import Recall
 from mqkit.backends.kafka.faults import log
 from mqkit.backends.kafka.offsets import LONGEST, Progress, Tracker, encode
 from mqkit.backends.kafka.tiers import Tier, Waiting
@@ -38,20 +40,13 @@ class Partition:
     """One partition, from its assignment to its end."""
 
     __slots__ = (
-        "_begun",
-        "_chunk",
-        "_handed",
-        "_reserved",
-        "member",
-        "number",
-        "out",
-        "paused",
-        "tier",
-        "tracker",
-        "waiting",
-    )
+        "_begun", "_chunk", "_handed", "_reserved", "full", "leaving", "member", "number", "out", "paused", "tier",
+        "tracker", "waiting",
+    )  # fmt: skip
 
-    def __init__(self, tier: Tier, number: int, progress: Progress | None, log_id: str = "") -> None:
+    def __init__(
+        self, tier: Tier, number: int, progress: Progress | None, log_id: str = "", *, paused: bool = False
+    ) -> None:
         self.tier = tier
         self.number = number
         self.tracker = Tracker(progress, log_id)
@@ -59,7 +54,12 @@ class Partition:
         self.out = 0
         self.member: Member | None = None
         """Who has it; None when it was taken away."""
-        self.paused = False
+        self.leaving = False
+        """It is to go to another member: nothing more is taken from it."""
+        self.full = False
+        """Enough of its records wait."""
+        self.paused = paused
+        """Whether the driver was told to fetch no more of it."""
         self._begun: set[int] = set()
         """Offsets that were begun here, and are not heard of yet."""
         self._handed = -1
@@ -120,7 +120,7 @@ class Partition:
 
     def to_commit(self, longest: int = LONGEST, *, leaving: bool = False) -> TopicPartition | None:
         """What to commit, if there is anything; `leaving`: nothing stays with handlers."""
-        if leaving:
+        if leaving or (self.leaving and not self.out):
             for offset in tuple(self._begun):
                 self.heard_of(offset)
             progress = self.tracker.progress()
@@ -137,6 +137,16 @@ class Partition:
     def place_of(self, progress: Progress, longest: int = LONGEST) -> TopicPartition:
         """The commit that says `progress`."""
         return TopicPartition(self.tier.name, self.number, progress.low, encode(progress, longest) or None)
+
+
+def recalled(parts: Iterable[Partition], *, lost: bool) -> list[Recall]:
+    """A recall of what is out of them, if anything is."""
+    out = frozenset(part for part in parts if part.out)
+
+    def covers(token: object) -> bool:
+        return isinstance(token, Lease) and token.partition in out
+
+    return [Recall(covers, lost)] if out else []
 
 
 def message_of(record: Message) -> WireMessage:

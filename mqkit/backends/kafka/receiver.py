@@ -12,7 +12,8 @@ from typing import Final
 
 from confluent_kafka import KafkaException, TopicPartition
 
-from mqkit.backend import Notes, Notify, Settlement, Settlements
+from mqkit.backend import Notes, Notify, Recall, Settlement, Settlements
+from mqkit.backends.kafka import LEASE
 from mqkit.backends.kafka.faults import Trouble, as_ours
 from mqkit.backends.kafka.logs import Logs
 from mqkit.backends.kafka.member import SLICE, Member
@@ -27,6 +28,8 @@ PROBE: Final = 0.25
 """Seconds for an answer while no broker seems to be there, asked for every"""
 PROBE_EVERY: Final = 0.5
 """seconds."""
+STILL: Final = LEASE / 2
+"""Seconds without a call after which it is looked at whether our memberships are over."""
 CLOSING: Final = 3.0
 """Seconds for the last commits, and for leaving."""
 
@@ -54,8 +57,10 @@ class KafkaReceiver:
         self._trouble = trouble
         self._notify = notify
         self._again: list[Lease] = []
+        self._recalls: list[Recall] = []
         self._woken = Event()
         self._away = False
+        self._called = monotonic()
         self._keep_at = 0.0
         self._probe_at = 0.0
         self._end: MqkitError | None = None
@@ -67,10 +72,15 @@ class KafkaReceiver:
         deadline = monotonic() + timeout
         try:
             with self._mapped():
+                if monotonic() - self._called > STILL:
+                    for member in self._members:
+                        member.verify()
                 while True:
                     found = self._gather(limit) if limit > 0 else self._keep()
                     for member in self._members:
                         member.commit_if_due()
+                        member.hand_over()
+                        self._recalls += member.recalls()
                         self._end = self._end or member.end
                     if (gone := self._logs.gone()) is not None:
                         self._end = self._end or self._trouble.gone_with(gone)
@@ -81,7 +91,7 @@ class KafkaReceiver:
                             member.follow_all(self._logs.partitions)
                     if self._trouble.down or self._trouble.gone:
                         self._probe()
-                    if found:
+                    if found or self._recalls:
                         return found
                     self._check()
                     rest = deadline - monotonic()
@@ -90,9 +100,19 @@ class KafkaReceiver:
                     if limit > 0:
                         self._wait(min(rest, SLICE))
                     else:
-                        self._woken.wait(min(rest, KEEP))
+                        self._woken.wait(min(rest, SLICE if self._handing_over else KEEP))
         finally:
+            self._called = monotonic()
             self._woken.clear()
+
+    def recalled(self) -> Sequence[Recall]:
+        """As BlockingReceiver.recalled."""
+        recalls, self._recalls = self._recalls, []
+        return recalls
+
+    @property
+    def _handing_over(self) -> bool:
+        return any(member.handing_over for member in self._members)
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
@@ -112,7 +132,7 @@ class KafkaReceiver:
 
         while self._again and len(found) < limit:
             lease = self._again.pop()
-            if lease.partition.member is not None:
+            if lease.partition.member is not None and not lease.partition.leaving:
                 take(lease.partition, lease.offset, lease.message)
         now = time()
         for member in self._members:
@@ -123,7 +143,7 @@ class KafkaReceiver:
     def _keep(self) -> list[Delivery]:
         """Each poll may bring a record that nobody wants: too many of them, and the partitions have to pause."""
         now = monotonic()
-        if now >= self._keep_at:
+        if now >= self._keep_at or self._handing_over:
             self._keep_at = now + KEEP
             for member in self._members:
                 member.keep()
@@ -181,6 +201,7 @@ class KafkaReceiver:
             self._again = sorted([*self._again, *released], key=lambda lease: -lease.offset)
         for member in self._members:
             member.commit_if_due()
+            member.hand_over()
         check_again(again)
         _check_gone(gone)
 

@@ -8,7 +8,7 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from mqkit.backend import Notes, Settlement, Settlements, Subscription
+from mqkit.backend import Notes, Settlement, Settlements, Subscription, nothing_recalled
 from mqkit.backends.memory.broker import MemoryBroker, Topic
 from mqkit.backends.memory.lane import Entry, Lane
 from mqkit.errors import ClosedError, ConnectionLost, LeaseLost, MessageTooLarge, MqkitError, PublishError, Unroutable
@@ -142,6 +142,8 @@ class MemoryReceiver:
                 self._signal.get(timeout=max(0.0, min(left, due)))
             except Empty:
                 continue
+
+    recalled = staticmethod(nothing_recalled)  # what is out stays out until its session ends
 
     def _deliveries(self, taken: list[Entry]) -> list[Delivery]:
         topic, group, number, held = self._subscription.topic, self._subscription.group, self._number, self._held

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 
-from mqkit.backend import Capabilities, Counts, Notes, Notify, Settlements, Subscription
+from mqkit.backend import Capabilities, Counts, Notes, Notify, Recall, Settlements, Subscription
 from mqkit.backends.rabbitmq import consuming, letters, pika_driver, publishing
 from mqkit.backends.rabbitmq.bell import Bell
 from mqkit.backends.rabbitmq.broker import RabbitBroker
@@ -67,6 +67,10 @@ class RabbitReceiver:
                 return found
             self._bell.wait(left)
 
+    def recalled(self) -> Sequence[Recall]:
+        """As Receiver.recalled."""
+        return self._receiver.recalled()
+
     def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""
         if self._ordered or self._receiver.begun or not self._receiver.writable:
@@ -106,6 +110,10 @@ class DeadReceiver:
     def receive(self, limit: int, timeout: float) -> Sequence[Delivery]:
         """As Receiver.receive."""
         return self._thread.run(self._receiver.receive, limit, timeout)
+
+    def recalled(self) -> Sequence[Recall]:
+        """As Receiver.recalled."""
+        return self._receiver.recalled()
 
     def settle(self, settlements: Settlements) -> None:
         """As Receiver.settle."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 
-from mqkit.backend import Notes, Notify, Sender, Settlement, Settlements, Subscription
+from mqkit.backend import Notes, Notify, Sender, Settlement, Settlements, Subscription, nothing_recalled
 from mqkit.backends.rabbitmq import frames
 from mqkit.backends.rabbitmq.acknowledgements import acknowledgements
 from mqkit.backends.rabbitmq.arrivals import Arrived, delivery
@@ -177,11 +177,10 @@ class RabbitReceiver:
         self._woken = False
         return self._take(limit)
 
-    def at_hand(self, limit: int) -> Sequence[Delivery]:
-        """What `receive` would return without waiting; from any thread, but not of an ordered group.
+    recalled = staticmethod(nothing_recalled)  # a channel loses all that it has out, or nothing
 
-        Raises as receive does.
-        """
+    def at_hand(self, limit: int) -> Sequence[Delivery]:
+        """What `receive` would return or raise without waiting; from any thread, but not of an ordered group."""
         self._check()
         return self._take(limit)
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 
-from mqkit.backend import Notes, Settlement, Settlements, Subscription
+from mqkit.backend import Notes, Settlement, Settlements, Subscription, nothing_recalled
 from mqkit.backends.rabbitmq import frames
 from mqkit.backends.rabbitmq.acknowledgements import Acknowledgement, acknowledgements
 from mqkit.backends.rabbitmq.arrivals import Arrived, delivery
@@ -225,6 +225,8 @@ class DeadReceiver:
         for tag in settled:
             del self._out[tag]
         self._link.stream.flush()
+
+    recalled = staticmethod(nothing_recalled)  # a channel loses all that it has out, or nothing
 
     async def note(self, notes: Notes) -> None:
         """As Receiver.note.

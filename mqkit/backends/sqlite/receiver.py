@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from mqkit.backend import Notes, Settlement, Settlements, Subscription
+from mqkit.backend import Notes, Settlement, Settlements, Subscription, nothing_recalled
 from mqkit.backends.sqlite.database import Database, mapped
 from mqkit.backends.sqlite.headers import load
 from mqkit.backends.sqlite.members import dismiss, enroll, forget, renew
@@ -134,6 +134,8 @@ class SQLiteReceiver:
                 return self._receive(limit, deadline)
         finally:
             self._woken = False
+
+    recalled = staticmethod(nothing_recalled)  # who finds its lease over loses its session
 
     def _receive(self, limit: int, deadline: float) -> Sequence[Delivery]:
         while True:
