@@ -23,7 +23,7 @@ from mqkit.topology import Difference, Finding, State
 
 T = TypeVar("T")
 R = TypeVar("R")
-CHANNELS = 8
+CHANNELS = 4
 PATIENCE = 60.0
 """Seconds for one thing. Thousands of queues take minutes the first time: what counts is that it goes on."""
 UNSEEN = (("seen", "no: only the management API can tell"),)

@@ -1,14 +1,10 @@
 """Where an Outgoing goes: exchange and routing key, names only. Pure.
 
-Waiting messages of one group wait in its own retry queues. Messages that a publisher delays for all groups wait in
-queues that a virtual host shares: through the direct exchange of the step, which knows only topics that have a group
-(so a delayed message to nowhere is returned, like any other). From there they are dead-lettered, with the routing key
-they came with, through `mqkit.due` to a queue of their topic, which passes them on at once, through `mqkit.delayed`,
-to the topic's exchange. RabbitMQ holds back what lies behind 32 messages that it cannot dead-letter: so what nothing
-would receive any more waits in its own topic's queue, or, if that was deleted too, in `mqkit.unclaimed`.
-
-Between a topic's exchange and a group's queue stands an exchange of the group. It outlives the queue: what comes while
-that is missing, because somebody deleted it, waits in the group's first retry queue until it is there again.
+A group's waiting messages are in its retry queues. What a publisher delays is in queues that the virtual host shares,
+behind direct exchanges that know only topics with a group. It comes back by dead-lettering, with its routing key: by
+`mqkit.due` to its topic's queue for what is due (or `mqkit.unclaimed`), from there by `mqkit.delayed` to the topic's
+exchange. RabbitMQ holds back what lies behind 32 messages that it cannot dead-letter: those lie there alone. An
+exchange of the group, before its queue, outlives it: what comes meanwhile waits in the group's first retry queue.
 """
 
 from collections.abc import Mapping
