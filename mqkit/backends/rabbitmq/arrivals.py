@@ -5,6 +5,7 @@ from typing import TypeAlias
 from mqkit.backend import Subscription
 from mqkit.backends.rabbitmq import wire
 from mqkit.backends.rabbitmq.places import DELAYED
+from mqkit.backends.rabbitmq.way_back import is_marked
 from mqkit.message import Delivery
 
 Arrived: TypeAlias = tuple[int, tuple[str, str], bytes, bytes, bool]
@@ -19,12 +20,13 @@ def delivery(arrived: Arrived, subscription: Subscription, queue: str, epoch: in
     by_publisher = exchange not in {"", DELAYED}
     if subscription.source == "dead" and (deaths := content.headers.get("x-death")) is not None:
         content.properties["x-death"] = deaths  # why the broker itself put it there
+    message = wire.message(content, body, routing_key if by_publisher else None)
     return Delivery(
-        message=wire.message(content, body, routing_key if by_publisher else None),
+        message=message,
         token=(epoch, tag),
         topic=subscription.topic,
         group=subscription.group,
         origin=f"queue {queue}" if subscription.source != "tail" else f"exchange {exchange}",
-        returned=exchange == "" and routing_key == queue,
+        returned=exchange == "" and routing_key == queue and is_marked(message, queue),
         redelivered=before,
     )

@@ -15,6 +15,7 @@ from mqkit.backends.rabbitmq.channels import Channel, ChannelClosed, NotFound
 from mqkit.backends.rabbitmq.fields import encode_short
 from mqkit.backends.rabbitmq.link import Link
 from mqkit.backends.rabbitmq.places import Place, nowhere, place
+from mqkit.backends.rabbitmq.way_back import marked
 from mqkit.errors import (
     BackendError,
     ClosedError,
@@ -251,7 +252,7 @@ class RabbitSender:
                     raise MessageTooLarge(size, self._max, self._max_where)  # noqa: TRY301 - one of several ways out
                 if self._learned is not None and size > self._learned:
                     raise MessageTooLarge(size, self._learned, LEARNED)  # noqa: TRY301 - as above
-                header = wire.encode(message)
+                header = wire.encode(message if outgoing.group is None else marked(outgoing))
                 if len(header) > self._link.frame_max - frames.OVERHEAD:
                     raise MessageTooLarge(  # noqa: TRY301 - as above
                         len(header), self._link.frame_max - frames.OVERHEAD, "RabbitMQ for headers (frame_max)"
