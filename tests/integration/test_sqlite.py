@@ -599,6 +599,13 @@ def test_a_tail_sees_what_comes_and_leaves_nothing(backend: SQLiteBackend, path:
 # --- time
 
 
+def test_what_is_due_and_not_taken_yet_is_counted_once(backend: SQLiteBackend) -> None:
+    post(backend, "soon", group="g", delay=0.05)
+    post(backend, "later", group="g", delay=3600)
+    assert eventually(lambda: bool(backend.inspect("t", "g").ready), 30)
+    assert backend.inspect("t", "g") == Counts(1, 0, 1, 0)
+
+
 def test_a_delay_is_exact(backend: SQLiteBackend, receive_from: Open) -> None:
     receiver = receive_from()
     started = time.time()

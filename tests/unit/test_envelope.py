@@ -155,6 +155,26 @@ def test_any_key_survives_being_text(key: bytes) -> None:
     assert key_bytes(None) is None
 
 
+@given(st.text())
+def test_a_key_is_the_text_that_was_given_to_the_last_bit(key: str) -> None:
+    try:
+        expected = key.encode()
+    except UnicodeEncodeError:
+        return
+    assert key_bytes(key) == expected
+    assert key_text(expected) == key
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("\u00e9", "e\u0301"), ("\ufb01", "fi"), ("K", "k"), (" k", "k"), ("k\r\n", "k\n"), ("\u212a", "K")],
+)
+def test_keys_that_only_look_alike_are_two(one: str, other: str) -> None:
+    assert key_bytes(one) == one.encode()
+    assert key_bytes(other) == other.encode()
+    assert sealed(id=one).headers["ce_id"] == one
+
+
 @given(st.dictionaries(names | hostile_names, values, max_size=8), st.booleans(), st.none() | texts)
 def test_hostile_headers_are_an_envelope_error_or_harmless(
     headers: dict[str, Any], returned: bool, id: str | None

@@ -137,6 +137,16 @@ def test_what_the_publisher_changes_afterwards_changes_nothing(backend: MemoryBa
     assert delivery.message.headers == {"colour": "red"}
 
 
+def test_what_is_due_and_not_taken_yet_is_counted_once(backend: MemoryBackend) -> None:
+    post(backend, "soon", group="g", delay=0.05)
+    post(backend, "later", group="g", delay=3600)
+    deadline = time.monotonic() + 30
+    while not backend.inspect("t", "g").ready:
+        assert time.monotonic() < deadline, "its time has come"
+        time.sleep(0.01)
+    assert backend.inspect("t", "g") == Counts(1, 0, 1, 0)
+
+
 def test_a_delay_ends_exactly_when_it_should(backend: MemoryBackend) -> None:
     receiver = backend.open_receiver(subscription(), silent)
     started = time.monotonic()

@@ -142,3 +142,25 @@ def test_the_result_is_published_through_middleware() -> None:
 def test_what_is_no_generator_function_is_refused_at_once(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="needs one yield"):
         Around([wrong])
+
+
+@pytest.mark.parametrize("middleware", [(), (noted("plain"),), (noted_async("async"), noted("inner"))], ids=len)
+def test_a_time_out_bounds_the_handler_whatever_stands_around_it(middleware: tuple[Middleware, ...]) -> None:
+    LOG.clear()
+
+    async def handler(payload: Any) -> None:
+        await asyncio.sleep(100)
+
+    async def main() -> Outcome:
+        topic: Topic[Any] = Topic("t", None)
+        bound = Handler(
+            topic=topic, group="g", function=handler, options=HandlerOptions(timeout=3), codec=Codecs().bind(topic),
+            around=Around(middleware), ports=VirtualPorts(), prepare=prepare,
+        )  # fmt: skip
+        return await bound.process(Delivery(WireMessage(b"{}", {"ce_id": "1"}), 1, "t", "g"))
+
+    outcome = run(main())
+    assert isinstance(outcome.verdict, Again)
+    assert outcome.verdict.failure.text == "the handler took longer than 3 s"
+    assert outcome.seconds < 10
+    assert sum(entry.startswith("+") for entry in LOG) == sum(entry.startswith("-") for entry in LOG)

@@ -15,7 +15,7 @@ def passed(consumer: Consumer, parts: Iterable[Partition]) -> list[Partition]:
     that has finished all would never be at its end.
     """
     # of a partition that is being given away the driver's records are dropped: they are read, and nobody had them
-    known = {(part.tier.name, part.number): part for part in parts if not getattr(part, "leaving", False)}
+    known = {(part.tier.name, part.number): part for part in parts if not part.leaving}
     places = consumer.position([part.place for part in known.values()]) if known else []
     reached = ((known[place.topic, place.partition], place.offset) for place in places)
     return [part for part, position in reached if part.tracker.reach(position)]

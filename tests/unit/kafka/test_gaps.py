@@ -16,16 +16,10 @@ def position(place: TopicPartition) -> TopicPartition:
     return TopicPartition(place.topic, place.partition, 10)
 
 
-class Leaving(Partition):
-    """One that is being given to another member: what the driver brings of it is dropped."""
-
-    leaving: bool
-
-
 def test_what_the_driver_has_passed_is_passed_but_where_its_records_are_dropped() -> None:
     driver: Any = SimpleNamespace(position=lambda places: [position(place) for place in places])
     behind, there = (Partition(Tier("t"), number, Progress(7 + 3 * number)) for number in range(2))
-    given_away = Leaving(Tier("t"), 2, Progress(7))
+    given_away = Partition(Tier("t"), 2, Progress(7))
     given_away.leaving = True
     assert passed(driver, [behind, there, given_away]) == [behind]
     assert behind.tracker.progress() == Progress(10)
