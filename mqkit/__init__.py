@@ -16,6 +16,7 @@ ports immediate exits       what orchestration needs of the world, and how it ru
 event_loop                  who fulfils that: an event loop, or
 threads monitor daemons     threads
 contexts                    what each message has to itself
+loop_watch                  who blocks an event loop
 listeners announcements     who hears of what happens, and how
 bridge session_thread       from a backend of one colour to the other
 middleware signature handler  what stands around a user's function, what it takes, and its call

@@ -19,6 +19,7 @@ from mqkit.errors import ClosedError
 from mqkit.event_loop import AsyncPorts
 from mqkit.events import Listener
 from mqkit.from_thread import FromThread
+from mqkit.loop_watch import LoopWatch
 from mqkit.process_signals import stopping
 from mqkit.pull import AsyncConsumer
 from mqkit.registration import Registration, Republishing, SubscribeOptions, Subscribing
@@ -196,10 +197,12 @@ class AsyncApp:
     async def working(self) -> AsyncGenerator[Self]:
         """Handlers run inside this context; opens the app if it is not open."""
         async with self:
+            watch = LoopWatch(asyncio.get_running_loop())
             self.engine.start()
             try:
                 yield self
             finally:
+                watch.stop()
                 await self.engine.finish()
 
     async def run(self) -> None:

@@ -38,7 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "pump",
         "stopping",
         "pull",
-        "engine",
+        "engine loop_watch",
         "app from_thread",
         "async_app",
     )
