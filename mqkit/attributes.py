@@ -58,10 +58,13 @@ def attribute_text(name: str, value: HeaderValue) -> str:
 def moment(name: str, text: str) -> datetime:
     """The time that a header tells, by RFC 3339. Raises EnvelopeError, naming it."""
     try:
-        parsed = datetime.fromisoformat(LEAP.sub(r"\g<1>59", text.upper()))  # RFC 3339 allows t, z, leap seconds
-        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-    except ValueError as error:
-        raise EnvelopeError(f"header {name!r} is {text[:80]!r}, not a time as in RFC 3339") from error
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            parsed = datetime.fromisoformat(LEAP.sub(r"\g<1>59", text.upper()))  # RFC 3339 allows t, z, leap seconds
+        except ValueError as error:
+            raise EnvelopeError(f"header {name!r} is {text[:80]!r}, not a time as in RFC 3339") from error
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
 def number(name: str, text: str, largest: float) -> float:

@@ -24,7 +24,7 @@ from mqkit.attributes import (
 from mqkit.bodies import unpacked
 from mqkit.errors import EncodeError, EnvelopeError, MessageTooLarge
 from mqkit.message import NO_BODY, Delivery, Headers, HeaderValue, WireMessage, passing
-from mqkit.structured import Event, is_structured, read_event
+from mqkit.structured import JSON_TYPE, Event, is_structured, read_event
 from mqkit.verdict import Failure
 
 LONGEST_NAME = 255
@@ -221,9 +221,9 @@ def unseal(delivery: Delivery, *, now: float, largest: int | None = None) -> Env
         else:
             user[name] = value
     content_type = message.content_type or found.get("datacontenttype")
-    encoding = _encoding(message)
+    encoding = _encoding(message.properties, user) if user or message.properties else None
     body = None if message.properties and message.properties.get(NO_BODY) else message.body
-    if is_structured(content_type):
+    if content_type != JSON_TYPE and is_structured(content_type):
         event = _structured(message, content_type or "", encoding, largest)
         for name, text in event.attributes.items():
             if name in ATTRIBUTES:
@@ -235,17 +235,16 @@ def unseal(delivery: Delivery, *, now: float, largest: int | None = None) -> Env
     if version != "1.0" and version.split(".")[0] != "1":
         raise EnvelopeError(f"CloudEvents version {version[:20]!r} is not known; 1.0 is")
     time = found.get("time")
-    attempts = 0.0
-    if delivery.returned and own.get(ATTEMPTS) is not None:
-        attempts = number(ATTEMPTS, attribute_text(ATTEMPTS, own[ATTEMPTS]), 1e9)
-    due = None
-    if own and own.get(DUE) is not None:
-        due = number(DUE, attribute_text(DUE, own[DUE]), now + FURTHEST)
-    left = 0.0
-    if own and own.get(LEFT) is not None:
-        left = number(LEFT, attribute_text(LEFT, own[LEFT]), FURTHEST)
-    elif due is not None:
-        left = max(0.0, due - now)
+    attempts, due, left = 0.0, None, 0.0
+    if own:
+        if delivery.returned and own.get(ATTEMPTS) is not None:
+            attempts = number(ATTEMPTS, attribute_text(ATTEMPTS, own[ATTEMPTS]), 1e9)
+        if own.get(DUE) is not None:
+            due = number(DUE, attribute_text(DUE, own[DUE]), now + FURTHEST)
+        if own.get(LEFT) is not None:
+            left = number(LEFT, attribute_text(LEFT, own[LEFT]), FURTHEST)
+        elif due is not None:
+            left = max(0.0, due - now)
     return Envelope(
         id=found.get("id") or identity(delivery),
         headers=user,
@@ -261,13 +260,13 @@ def unseal(delivery: Delivery, *, now: float, largest: int | None = None) -> Env
     )
 
 
-def _encoding(message: WireMessage) -> str | None:
+def _encoding(properties: Headers, headers: Headers) -> str | None:
     """AMQP's property, or the header that stands for it elsewhere."""
-    found = message.properties.get("content_encoding") if message.properties else None
-    if found is None and message.headers:
-        found = next((message.headers[name] for name in ENCODINGS if name in message.headers), None)
-        if found is None and str(message.headers.get(KOMBU, "")).startswith("application/"):
-            found = message.headers[KOMBU]
+    found = properties.get("content_encoding") if properties else None
+    if found is None and headers:
+        found = next((headers[name] for name in ENCODINGS if name in headers), None)
+        if found is None and str(headers.get(KOMBU, "")).startswith("application/"):
+            found = headers[KOMBU]
     return found if isinstance(found, str) else None
 
 

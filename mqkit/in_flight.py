@@ -263,22 +263,12 @@ class InFlight:
         was_alone = alone.item is item
         item.begun = False
         verdict = outcome.verdict
-        if isinstance(verdict, DeadLetter) or (isinstance(verdict, Again) and verdict.counted):
-            now = self._ports.now()
-            if item.first_failed is None:
-                item.first_failed = now
-            outcome.failed = (item.first_failed, now)
-        if isinstance(verdict, Again) and (not verdict.counted or item.key is not None) and not item.stale:
-            item.spent += verdict.counted
-            if verdict.counted:
-                self._unnoted.append(item)
-            if not (self._stopped or item.recalled):
-                self._hold(item, verdict)
-                self._on_again(outcome)
+        if isinstance(verdict, (Again, DeadLetter)):
+            self._failed(item, outcome, verdict)
+            if item in self._held:
                 if was_alone or alone.waiting:
                     self._over(was_alone=was_alone)
                 return
-            outcome.verdict = Release()
         if alone.survived and not item.stale:
             alone.settled(identity(item.delivery))
         self._lanes.finish(item)
@@ -305,6 +295,25 @@ class InFlight:
             self._alone.end()
         elif not self._running:
             self._on_news()
+
+    def _failed(self, item: Item, outcome: Outcome, verdict: Again | DeadLetter) -> None:
+        """An attempt did not succeed: it is held to be repeated in place, if it can be."""
+        counted = isinstance(verdict, DeadLetter) or verdict.counted
+        if counted:
+            now = self._ports.now()
+            if item.first_failed is None:
+                item.first_failed = now
+            outcome.failed = (item.first_failed, now)
+        if isinstance(verdict, DeadLetter) or item.stale or (counted and item.key is None):
+            return
+        item.spent += counted
+        if counted:
+            self._unnoted.append(item)
+        if self._stopped or item.recalled:
+            outcome.verdict = Release()
+            return
+        self._hold(item, verdict)
+        self._on_again(outcome)
 
     def _put(self, item: Item, outcome: Outcome) -> None:
         outcome.epoch = item.epoch
