@@ -1,6 +1,6 @@
 """Whether a session still reads the logs that it began with."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ class Cluster:
     """Answers from `there`: ids by topic, or an error's code."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **there: str | int) -> None:
-        self.there = there
+        self.there: Mapping[str, str | int] = there
         self.now = 1000.0
         self.late = False
         self.asked: list[dict[str, Future[Any]]] = []
