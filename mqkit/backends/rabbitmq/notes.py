@@ -6,6 +6,7 @@ of them are a series, which belongs to one delivery at a time. What is kept here
 lie with it, unacknowledged, and what it handed out.
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -15,6 +16,10 @@ from mqkit.message import Delivery, Headers, HeaderValue
 
 OF, SERIES, NUMBER, SPENT = "mqkit-note-of", "mqkit-note-series", "mqkit-note-number", "mqkit-note-spent"
 BEGUN = "mqkit-note-begun"
+
+
+FEW = 1000
+"""Tokens of what is not out any more that an index may hold, beside as many as are out."""
 
 
 def identity(delivery: Delivery) -> str:
@@ -91,6 +96,9 @@ class Notes:
         """Of messages that are not out, by identity."""
         self._out: dict[object, Delivery] = {}
         self._claimed: dict[object, _Series] = {}
+        self._index: dict[str, deque[object]] | None = None
+        """Tokens that are out by identity, oldest first, some of them no more: made when a note comes late."""
+        self._indexed = 0
         self._begun: set[object] = set()
         """Deliveries that were begun here, and are not heard of yet."""
 
@@ -116,20 +124,38 @@ class Notes:
 
     def _match(self, series: _Series) -> None:
         """To the message that it is about, which may be out already: a predecessor's last words can come late."""
-        for token, delivery in self._out.items():
-            if token not in self._claimed and identity(delivery) == series.newest.of:
+        alike = self._indexes().get(series.newest.of) if self._out else None
+        while alike:
+            token = alike.popleft()
+            if token in self._out and token not in self._claimed:
                 self._claimed[token] = series
                 return
         self._free.setdefault(series.newest.of, []).append(series)
 
+    def _indexes(self) -> dict[str, deque[object]]:
+        """Of all that are out: many notes can come late, and to look through all for each would take minutes."""
+        if self._index is None:
+            self._index = {}
+            self._indexed = 0
+            for token, delivery in self._out.items():
+                if token not in self._claimed:
+                    self._add(self._index, token, delivery)
+        return self._index
+
+    def _add(self, index: dict[str, deque[object]], token: object, delivery: Delivery) -> None:
+        index.setdefault(identity(delivery), deque()).append(token)
+        self._indexed += 1
+        if self._indexed > 2 * len(self._out) + FEW:
+            self._index = None
+
     def handed_out(self, delivery: Delivery, *, redelivered: bool) -> Delivery:
         """`delivery` with what is noted of it; `redelivered` as the broker says."""
         self._out[delivery.token] = delivery
-        if not redelivered or not self._free:
-            return delivery
-        of = identity(delivery)
+        of = identity(delivery) if redelivered and self._free else ""
         free = self._free.get(of)
         if free is None:
+            if self._index is not None:
+                self._add(self._index, delivery.token, delivery)
             return delivery
         series = self._claimed[delivery.token] = free.pop(0)
         if not free:
@@ -211,6 +237,7 @@ class Notes:
             self._free.setdefault(series.newest.of, []).append(series)
         self._claimed.clear()
         self._out.clear()
+        self._index = None
         self._begun.clear()
 
     @property

@@ -22,7 +22,8 @@ from mqkit.topology import group_name
 WRITE_TIMEOUT = 5.0
 """Seconds for a note to be confirmed: while an alarm is on, it is not."""
 OVERDUE = 2.0
-"""Seconds after which notes that were counted, and are not there any more, are not waited for: they expired."""
+"""Seconds without a note after which those that were counted, and are not there any more, are not waited for: they
+expired."""
 
 
 class Noting:
@@ -138,6 +139,7 @@ class Noting:
         """As Traffic's."""
         del where, body, redelivered
         self._arrived += 1
+        self._since = self._loop.time()
         self._acknowledge(self._notes.arrived(tag, wire.decode(header).headers))
         self._arrival.set()
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from mqkit.backends.rabbitmq import notes as notes_module
 from mqkit.backends.rabbitmq.notes import Note, Notes, identity
 from mqkit.message import Delivery, HeaderValue, WireMessage
 
@@ -70,6 +71,42 @@ def test_a_note_is_read_as_it_was_written() -> None:
 def test_what_is_no_note_is_taken_away(headers: Mapping[str, HeaderValue]) -> None:
     assert Note.read(headers) is None
     assert Notes().arrived(7, headers) == [7]
+
+
+def test_many_notes_that_come_late_are_matched_without_looking_through_all_messages_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[Delivery] = []
+
+    def counting(one: Delivery) -> str:
+        compared.append(one)
+        return identity(one)
+
+    monkeypatch.setattr(notes_module, "identity", counting)
+    many, notes = 300, Notes()
+    messages = [replace(MESSAGE, id=str(number)) for number in range(many)]
+    for number in range(many):
+        notes.handed_out(delivery(number, messages[number]), redelivered=True)
+    for number in reversed(range(many)):
+        note = Note(f"s{number}", 1, 4, identity(delivery(message=messages[number])))
+        assert notes.arrived(1000 + number, note.headers) == []
+    assert len(compared) <= 2 * many
+    late = delivery("late", replace(MESSAGE, id="late"))
+    notes.handed_out(late, redelivered=True)
+    assert notes.arrived(1, Note("late", 1, 4, identity(late)).headers) == []
+    assert sorted(notes.done([*range(many), "late"])) == [1, *range(1000, 1000 + many)]
+
+
+def test_an_index_of_what_is_out_forgets_what_is_not() -> None:
+    notes = Notes()
+    notes.handed_out(delivery("first"), redelivered=True)
+    assert notes.arrived(1, Note("other", 1, 1, "nobody's").headers) == []
+    for number in range(2 * notes_module.FEW):
+        notes.handed_out(delivery(number, replace(MESSAGE, id=str(number))), redelivered=False)
+        notes.done([number])
+    assert notes._indexed <= notes_module.FEW + 10
+    assert notes.arrived(2, Note("mine", 1, 4, identity(delivery())).headers) == []
+    assert notes.done(["first"]) == [2]
 
 
 def test_a_message_that_was_never_delivered_before_has_no_notes() -> None:
