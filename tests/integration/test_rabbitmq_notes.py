@@ -199,7 +199,7 @@ def test_all_notes_are_read_before_the_first_message_is_handed_out(
         def delivered(noting: Noting, *delivery: Any, **facts: Any) -> None:
             asyncio.get_running_loop().call_later(0.3, partial(deliver, noting, *delivery, **facts))
 
-        await group.publish(*(message(b"%d" % number) for number in range(MANY)))
+        await group.publish(*(message(b"%d" % number, key=b"%d" % number) for number in range(MANY)))
         receiver = await group.member(prefetch=MANY)
         found = await collect(receiver, MANY)
         await receiver.note([(one.token, int(one.message.body) + 1) for one in reversed(found)])
