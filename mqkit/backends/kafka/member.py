@@ -71,16 +71,16 @@ class Member:
         self._trouble = trouble
         self._notify = notify
         self._name = str(config["group.id"])
-        self._partitions: dict[tuple[str | None, int | None], Partition] = {}
+        self.partitions: dict[tuple[str | None, int | None], Partition] = {}
         self._delayed: list[Partition] = []
         self._remembered: dict[tuple[str, int], Progress] = {}
         self._buffer: deque[Message] = deque()
-        self._flow = Flow()
+        self.flow = Flow()
         self._handover: Handover | None = None
         self._recalls: list[Recall] = []
         self._joined = False
         self._leaving = False
-        self._commits = Commits(self._name, interval, self._partitions)
+        self._commits = Commits(self._name, interval, self.partitions)
         self._changed = self._commits.changed
         self._reach_at = 0.0
         self.end: MqkitError | None = None
@@ -108,7 +108,7 @@ class Member:
         """Where no group gives it partitions: read the added ones, too, of these topics with so many by now."""
         if not self._joined:
             places = [(name, number) for name, count in partitions.items() for number in range(count)]
-            added = [TopicPartition(*place, 0) for place in places if place not in self._partitions]
+            added = [TopicPartition(*place, 0) for place in places if place not in self.partitions]
             if added:
                 self.follow(added)
 
@@ -126,8 +126,8 @@ class Member:
     def keep(self, timeout: float = 0) -> None:
         """Take part in the group's life while no records are wanted."""
         self.poll(timeout)
-        if len(self._buffer) >= OVERREAD and not self._flow.parked:
-            self._flow.parked = True
+        if len(self._buffer) >= OVERREAD and not self.flow.parked:
+            self.flow.parked = True
             self._steer()
 
     def poll(self, timeout: float) -> None:
@@ -147,12 +147,12 @@ class Member:
         while self._buffer and left:
             left -= self._admit(self._buffer.popleft(), now, take)
         if left:
-            if self._flow.parked:
-                self._flow.parked = False
+            if self.flow.parked:
+                self.flow.parked = False
                 self._steer()
             for record in self._consumer.consume(left, 0):
                 left -= self._admit(record, now, take)
-        if self._delayed and self._flow.regulate(self._delayed, now):
+        if self._delayed and self.flow.regulate(self._delayed, now):
             self._steer()
         if self._joined and left < limit:
             self._reserve()
@@ -166,7 +166,7 @@ class Member:
             else:
                 self.end = as_ours(error, f"group {self._name}")
             return 0
-        part = self._partitions.get((record.topic(), record.partition()))
+        part = self.partitions.get((record.topic(), record.partition()))
         if part is None or part.leaving:
             return 0  # it was taken away, or asked back, while its records lay in the queue
         offset = record.offset()
@@ -207,7 +207,7 @@ class Member:
 
     def _steer(self) -> None:
         """Tell the driver what to fetch, where it was told otherwise."""
-        pause, resume = self._flow.changes(self._partitions.values())
+        pause, resume = self.flow.changes(self.partitions.values())
         if pause:
             self._consumer.pause(pause)
         if resume:
@@ -221,7 +221,7 @@ class Member:
 
     def finished(self) -> list[TopicPartition]:
         """Up to where all is finished in what mqkit alone writes, for this group alone."""
-        parts = [part for part in self._partitions.values() if part.tier.returned and part.tracker.low > 0]
+        parts = [part for part in self.partitions.values() if part.tier.returned and part.tracker.low > 0]
         return [TopicPartition(part.tier.name, part.number, part.tracker.low) for part in parts]
 
     def commit_if_due(self) -> None:
@@ -237,7 +237,7 @@ class Member:
     def _pass_gaps(self) -> None:
         waiting = {(record.topic(), record.partition()) for record in self._buffer}
         self._changed.update(
-            passed(self._consumer, [p for place, p in self._partitions.items() if place not in waiting])
+            passed(self._consumer, [p for place, p in self.partitions.items() if place not in waiting])
         )
 
     def confirm(self, parts: Iterable[Partition]) -> None:
@@ -266,7 +266,7 @@ class Member:
 
     def verify(self) -> None:
         """Find out whether what is with handlers is still ours: as `confirm`, of the partitions that it is from."""
-        self.confirm([part for part in self._partitions.values() if part.out])
+        self.confirm([part for part in self.partitions.values() if part.out])
 
     def _reserve(self) -> None:
         """Tell how far records are handed out, before they are: a process may end with the first of them."""
@@ -356,13 +356,13 @@ class Member:
             self._notify("rebalance", f"lost {listed(places)}")
 
     def _of(self, places: Iterable[TopicPartition]) -> list[Partition]:
-        found = (self._partitions.get((place.topic, place.partition)) for place in places)
+        found = (self.partitions.get((place.topic, place.partition)) for place in places)
         return [part for part in found if part is not None]
 
     def _add(self, part: Partition) -> Partition:
         part.member = self
-        self._partitions[part.tier.name, part.number] = part
-        self._delayed = [part for part in self._partitions.values() if part.tier.step]
+        self.partitions[part.tier.name, part.number] = part
+        self._delayed = [part for part in self.partitions.values() if part.tier.step]
         return part
 
     def _drop(self, parts: Iterable[Partition]) -> None:
@@ -370,11 +370,11 @@ class Member:
         parts = list(parts)
         self._recalls += recalled(parts, lost=True)
         for part in parts:
-            del self._partitions[part.tier.name, part.number]
+            del self.partitions[part.tier.name, part.number]
             part.member = None
             self._changed.discard(part)
-        self._delayed = [part for part in self._partitions.values() if part.tier.step]
-        known = self._partitions.keys()
+        self._delayed = [part for part in self.partitions.values() if part.tier.step]
+        known = self.partitions.keys()
         self._buffer = deque(record for record in self._buffer if (record.topic(), record.partition()) in known)
 
     # -- leaving
@@ -388,8 +388,8 @@ class Member:
         if self._joined:
             with suppress(KafkaException):
                 self._pass_gaps()
-            self._commits.send(list(self._partitions.values()), leaving=True)
-        self._drop(list(self._partitions.values()))
+            self._commits.send(list(self.partitions.values()), leaving=True)
+        self._drop(list(self.partitions.values()))
         consumer = self._consumer
         del self._consumer, self._commits.consumer
         if self._handover is not None:  # the driver closes only when it has been told
