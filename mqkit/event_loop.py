@@ -210,7 +210,7 @@ class AsyncPorts:
         future: asyncio.Future[Any] = self.loop.create_future()
         future.add_done_callback(_seen)
         context = copy_context()  # not this one itself: the function may outlive its time-out
-        self._daemons.start(partial(answer, future, partial(context.run, called, function, args)))
+        self._daemons.start(partial(answer, future, lambda: context.run(called, function, args)))
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
