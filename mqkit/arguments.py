@@ -36,10 +36,11 @@ def many(payloads: Iterable[T]) -> Iterable[T]:
     Raises:
         TypeError: it is one.
     """
-    one = isinstance(payloads, (str, bytes, bytearray, Mapping)) or hasattr(type(payloads), "model_fields")
-    if one or not isinstance(payloads, Iterable):
+    given: object = payloads
+    one = isinstance(given, (str, bytes, bytearray, Mapping)) or hasattr(type(given), "model_fields")
+    if one or not isinstance(given, Iterable):
         raise TypeError(
-            f"publish_many takes many payloads, not one {type(payloads).__name__}: write [payload], or publish"
+            f"publish_many takes many payloads, not one {type(given).__name__}: write [payload], or publish"
         )
     return payloads
 

@@ -262,11 +262,11 @@ def unseal(delivery: Delivery, *, now: float, largest: int | None = None) -> Env
 
 def _encoding(properties: Headers, headers: Headers) -> str | None:
     """AMQP's property, or the header that stands for it elsewhere."""
+    if headers and str(headers.get(KOMBU, "")).startswith("application/"):
+        return str(headers[KOMBU])  # beside a content_encoding that tells the charset
     found = properties.get("content_encoding") if properties else None
     if found is None and headers:
         found = next((headers[name] for name in ENCODINGS if name in headers), None)
-        if found is None and str(headers.get(KOMBU, "")).startswith("application/"):
-            found = headers[KOMBU]
     return found if isinstance(found, str) else None
 
 

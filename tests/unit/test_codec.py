@@ -435,7 +435,7 @@ def test_a_body_that_is_no_json_is_told_by_its_looks(body: bytes, named: str) ->
 @pytest.mark.parametrize(
     ("encoding", "pack"),
     [
-        ("gzip", gzip.compress), ("GZIP", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress),
+        ("gzip", gzip.compress), ("GZIP", gzip.compress), ("x-gzip", gzip.compress), ("application/x-gzip", zlib.compress), ("deflate", zlib.compress),
         ("deflate", lambda body: zlib.compress(body)[2:-4]), ("gzip", lambda body: gzip.compress(body[:5]) + gzip.compress(body[5:])),
         ("identity", bytes), ("utf-8", bytes), ("", bytes), (None, bytes), ("binary", bytes),
     ],
