@@ -179,7 +179,7 @@ class Storing:
                 failed = await self._store(shelf.out)
             except Exception as error:
                 log.exception("%s: storing %ss met an error in mqkit itself", self._where, shelf.name[0])
-                wrong = BackendError(f"{type(error).__name__}: {error}", retryable=True)
+                wrong: MqkitError = BackendError(f"{type(error).__name__}: {error}", retryable=True)
                 safe = set(map(id, self._stored))
                 failed = [(outcome, wrong) for outcome in shelf.out if id(outcome) not in safe]
             if shelf.over:
