@@ -363,13 +363,14 @@ class App:
 
     def _disconnect(self) -> None:
         self._was_forked = False
-        ports, self._ports = self._ports, None
+        ports = self._ports
         if ports is None:
             return
         atexit.unregister(self.close)
         try:
-            ports.run(self.engine.close())
+            ports.run(self.engine.close())  # hooks and listeners may use it until then
         finally:
+            self._ports = None
             ports.close()
 
     def _connected(self) -> ThreadPorts:

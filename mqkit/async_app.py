@@ -186,11 +186,12 @@ class AsyncApp:
             self._users -= 1
             if self._users:
                 return
-            ports, self._ports = self._ports, None
+            ports = self._ports
             if ports is not None:
                 try:
-                    await self.engine.close()
+                    await self.engine.close()  # hooks and threads may use it until then
                 finally:
+                    self._ports = None
                     ports.close()
 
     @asynccontextmanager

@@ -423,6 +423,18 @@ class TestHooks:
         soon(main())
         assert plugin.log[1:] == ["end"]
 
+    def test_a_plain_one_may_still_publish_at_the_end(self, url: str) -> None:
+        sent: list[str] = []
+
+        class Plugin:
+            @hookimpl
+            def mqkit_shutdown(self, app: App) -> None:
+                sent.append(app.publish(TOPIC, 1))
+
+        with App(url, plugins=[Plugin()]):
+            pass
+        assert sent
+
     def test_app_refuses_them_by_name(self, url: str) -> None:
         with pytest.raises(ConfigurationError, match=r"plugin 'AsyncPlugin': its mqkit_startup is async, .* AsyncApp"):
             App(url, plugins=[AsyncPlugin()])
