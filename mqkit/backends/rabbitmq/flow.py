@@ -38,6 +38,7 @@ class Flow:
         self._out = 0
         self._consumer = await self._link.consume(channel, queue, self._window.size)
         self._channel, self._queue = channel, queue
+        self._look()  # the first may be here by now
         return self._consumer
 
     def arrived(self, size: int) -> None:
