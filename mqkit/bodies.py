@@ -8,6 +8,8 @@ from typing import Final
 
 from mqkit.errors import DecodeError, MessageTooLarge
 
+RAW: Final = "application/octet-stream"
+"""The content type of bytes as they are."""
 JSON_NAMES: Final = frozenset(("text/json", "text/x-json", "application/x-json", "application/javascript+json"))
 """What JSON was called before it had a name of its own (RFC 8259), by clients that still do."""
 MARK: Final = b"\xef\xbb\xbf"

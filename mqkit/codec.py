@@ -12,8 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError
 
-from mqkit.bodies import looks_like, media_type, unpacked, without_mark
-from mqkit.envelope import RAW
+from mqkit.bodies import RAW, looks_like, media_type, unpacked, without_mark
 from mqkit.errors import (
     ConfigurationError,
     DecodeError,

@@ -21,7 +21,7 @@ from mqkit.attributes import (
     moment,
     number,
 )
-from mqkit.bodies import unpacked
+from mqkit.bodies import RAW, unpacked
 from mqkit.errors import EncodeError, EnvelopeError, MessageTooLarge
 from mqkit.message import NO_BODY, Delivery, Headers, HeaderValue, WireMessage, passing
 from mqkit.structured import JSON_TYPE, Event, is_structured, read_event
@@ -37,8 +37,6 @@ BROKERS_PREFIXES = ("x-first-death-", "x-last-death-", "x-opt-rabbitmq-")
 """Names of headers that RabbitMQ acts upon or overwrites: nothing of a publisher's would arrive by them."""
 ENCODINGS = ("content-encoding", "Content-Encoding")
 """Headers, where a broker has no place of its own for it."""
-RAW = "application/octet-stream"
-"""The content type of bytes as they are."""
 KOMBU = "compression"
 """kombu's header for it, with a media type as its value."""
 ATTEMPTS = "mqkit-attempts"

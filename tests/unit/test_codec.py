@@ -16,8 +16,8 @@ from pydantic import AfterValidator, BaseModel, Field, Json, field_validator, v1
 from pydantic.errors import PydanticUserError
 from typing_extensions import TypedDict
 
+from mqkit.bodies import RAW
 from mqkit.codec import JSON, Codecs, JSONBinding
-from mqkit.envelope import RAW
 from mqkit.errors import (
     ConfigurationError,
     DecodeError,
