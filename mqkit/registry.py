@@ -36,11 +36,10 @@ def split_url(url: str) -> SplitResult:
     """
     try:
         parts = urlsplit(url)
-        clear = not parts.netloc or not _cut_wrongly(parts)
+        if not parts.netloc or not _cut_wrongly(parts):
+            return parts
     except ValueError:
-        clear = False
-    if clear:
-        return parts
+        pass  # said below, without the text of that error, which shows a part of the password
     scheme = url.partition(":")[0]
     raise ConfigurationError(
         f"the {scheme} URL cannot be read: write the characters / ? # [ ] @ % of user, password and virtual host as "

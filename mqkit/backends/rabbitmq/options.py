@@ -163,8 +163,9 @@ def _management(query: dict[str, str], parts: SplitResult) -> str | None:
         management = split_url(url)
         valid = management.scheme in {"http", "https"} and management.hostname and management.port != 0
     except (ValueError, ConfigurationError):
+        management = None
         valid = False
-    if not valid:
+    if management is None or not valid:
         raise ConfigurationError(
             f"the option management of the RabbitMQ URL for {parts.hostname} is the URL of the management API, "
             f"as in management=http://guest:guest@localhost:15672; write special characters of its password as %2F for "
