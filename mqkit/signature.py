@@ -50,7 +50,7 @@ def takes_message(function: Callable[..., Any], topic: Topic[Any] | None = None)
     says_message = second is not None and _is_message(hints.get(second.name))
     if topic is not None:
         _check_payload(name, first, hints.get(first.name), topic)
-        if second in required and not says_message:
+        if second is not None and second in required and not says_message:
             _check_second(name, function, second, hints.get(second.name))
     return says_message or len(required) == 2
 

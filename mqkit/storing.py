@@ -175,11 +175,12 @@ class Storing:
                     break  # all of it was lost meanwhile
             shelf.out = [shelf.waiting.popleft() for _ in range(min(BATCH, len(shelf.waiting)))]
             count = len(shelf.out)
+            failed: list[tuple[Outcome, MqkitError]]
             try:
                 failed = await self._store(shelf.out)
             except Exception as error:
                 log.exception("%s: storing %ss met an error in mqkit itself", self._where, shelf.name[0])
-                wrong: MqkitError = BackendError(f"{type(error).__name__}: {error}", retryable=True)
+                wrong = BackendError(f"{type(error).__name__}: {error}", retryable=True)
                 safe = set(map(id, self._stored))
                 failed = [(outcome, wrong) for outcome in shelf.out if id(outcome) not in safe]
             if shelf.over:
