@@ -5,6 +5,7 @@ Errors name what is wrong: a publisher gets them before any I/O, a consumer's me
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from math import isfinite
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -122,6 +123,10 @@ class JSONBinding:
         self.name = schema_name(schema)
         self.adapter: TypeAdapter[Any] = adapter_of(Any if schema is None else schema, self.name)
         core = self.adapter.core_schema
+        # what TypeAdapter's methods of these names call, without the way there, which is as long for a small payload
+        self._validate = self.adapter.validator.validate_python
+        self._dump = self.adapter.serializer.to_json
+        self._read = self.adapter.validator.validate_json
         self._certain = certain(core)
         self._loose = takes_anything(core)
 
@@ -140,8 +145,11 @@ class JSONBinding:
             EncodeError: it cannot be written, or what is written would not read back; says what to do.
         """
         try:
-            given = self._validated(payload)
-            body = self.adapter.dump_json(given, by_alias=True, warnings="error")
+            try:
+                given = self._validate(payload)
+            except ValidationError:
+                given = self._validated_as_json(payload)
+            body = self._dump(given, by_alias=True, warnings="error")
         except ValidationError as error:
             raise SchemaError(self.name, _fields(error)) from error
         except PydanticSerializationError as error:
@@ -149,7 +157,7 @@ class JSONBinding:
         except (ValueError, TypeError, RecursionError) as error:
             raise EncodeError(f"{self.name} cannot be written as JSON: {error}") from error
         try:
-            read = self.adapter.validate_json(body) if round_trip else given
+            read = self._read(body) if round_trip else given
         except ValidationError as error:
             raise self._unread(given, error, proven=given is not payload) from error
         except (ValueError, TypeError, RecursionError) as error:
@@ -165,17 +173,12 @@ class JSONBinding:
         if found := [str(one) for one in one_way(self.adapter.core_schema) if one.certain]:
             raise ConfigurationError(f"{self.name} does not read back what it writes: {'; '.join(found)}; {WAY_OUT}")
 
-    def _validated(self, payload: Any) -> Any:
-        try:
-            return self.adapter.validate_python(payload)
-        except ValidationError:
-            if not _is_json(payload):
-                raise
-            try:  # a strict model takes of JSON what it does not take of Python: dates as text
-                return self.adapter.validate_json(json.dumps(payload))
-            except ValueError:
-                pass
-            raise
+    def _validated_as_json(self, payload: Any) -> Any:
+        """A strict model takes of JSON what it does not take of Python, as dates in text. Raises ValidationError."""
+        if _is_json(payload):
+            with suppress(ValueError):
+                return self._read(json.dumps(payload))
+        return self._validate(payload)
 
     def _unread(self, given: Any, error: ValidationError, *, proven: bool) -> SchemaError | EncodeError:
         """Why what was written does not read back: the payload is wrong, or its model.
@@ -225,7 +228,7 @@ class JSONBinding:
             Exception: what a validator raised that is not about the body, as it is.
         """
         try:
-            return self.adapter.validate_json(without_mark(body))
+            return self._read(without_mark(body))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             if first["type"] == "json_invalid" and not first["loc"]:

@@ -292,7 +292,7 @@ class Engine:
             key=topic.key_of(validated) if key is None else key,
             headers=headers,
             due=now + delay if delay else None,
-            left=left_over(delay, exact=opened.backend.capabilities.exact_delay),
+            left=left_over(delay, exact=opened.backend.capabilities.exact_delay) if delay else 0.0,
         )
         return Outgoing(wire, topic.name, delay=delay, labels={"id": message_id})
 
@@ -335,9 +335,9 @@ class Engine:
         )
 
     def _codec(self, topic: Topic[T]) -> "TopicCodec[T]":
-        codec = self._codecs.get(topic_of(topic, "publish"))
+        codec = self._codecs.get(topic) if isinstance(topic, Topic) else None  # type: ignore[redundant-expr] # callers may be untyped
         if codec is None:
-            codec = self._codecs[topic] = self.plugins.codecs.bind(topic)
+            codec = self._codecs[topic] = self.plugins.codecs.bind(topic_of(topic, "publish"))
         return codec
 
     def _timeout(self, timeout: Duration | None) -> float:

@@ -135,16 +135,18 @@ class Pump:
     async def run(self) -> None:
         """Work until stopped."""
         failures = 0
-        while not self._stop:
-            lost = await self._session()
-            if lost is None:
-                break
-            failures = 0 if self._lasted else failures
-            await self._outage(lost, failures)
-            failures += 1
-        await self._let_end()
-        self._runner.cancel()
-        self._event("stopped")
+        try:
+            while not self._stop:
+                lost = await self._session()
+                if lost is None:
+                    break
+                failures = 0 if self._lasted else failures
+                await self._outage(lost, failures)
+                failures += 1
+            await self._let_end()
+            self._runner.cancel()
+        finally:
+            self._event("stopped")
 
     async def _let_end(self) -> None:
         """The rest of the grace for handlers that outlived their session; what they did will be done again."""
@@ -170,11 +172,15 @@ class Pump:
             return None
         finally:
             self._lasted = self._ports.monotonic() - started > LASTING
-            receiver, self._receiver = self._receiver, None
             self._in_flight.drop(silence=self.silence)
             self._storing.drop()
-            if receiver is not None:
-                await receiver.close()
+            try:
+                if self._receiver is not None:
+                    await self._receiver.close()
+            finally:
+                self._receiver = (
+                    None  # not before: who waits for the end sees by it that there is a good-bye to say
+                )
 
     async def _work(self, receiver: Receiver) -> None:
         while True:
@@ -241,7 +247,8 @@ class Pump:
 
     async def _give_up(self, receiver: Receiver) -> None:
         """The grace is over: what still runs is cancelled and given back, and what is not stored too."""
-        log.warning("%s: %d handlers did not end within %g s", self._where, self._in_flight.running, self._grace)
+        if self._in_flight.running:
+            log.warning("%s: %d handlers did not end within %g s", self._where, self._in_flight.running, self._grace)
         self._runner.cancel()
         tries = 0
         while self._in_flight.running and tries < 20:

@@ -97,8 +97,8 @@ class Storing:
 
     @property
     def sending(self) -> bool:
-        """Whether copies are on their way."""
-        return any(shelf.out for shelf in self._shelves.values())
+        """Whether copies are on their way, or are about to be: those that have not failed yet."""
+        return any(shelf.out or (shelf.waiting and not shelf.failures) for shelf in self._shelves.values())
 
     def submit(self, outcomes: Iterable[Outcome]) -> None:
         """The copies of these are to be stored."""

@@ -156,13 +156,13 @@ class Topic(Generic[T]):
         try:
             if callable(self.key):
                 found: object = self.key(payload)
-            elif isinstance(payload, Mapping):
+            elif isinstance(payload, dict) or isinstance(payload, Mapping):  # noqa: SIM101 - the one is looked for quickly
                 found = payload[self.key]
             else:
                 found = getattr(payload, self.key)
         except Exception as error:
             raise EncodeError(f"no key for {self!r}: {type(error).__name__}: {error}") from error
-        return _key_text(found, self)
+        return found if type(found) is str else _key_text(found, self)
 
 
 def _key_text(found: object, topic: Topic[Any]) -> str | None:
