@@ -125,13 +125,6 @@ def test_kafka_carries_a_message(kafka_broker: Broker) -> None:
     assert consume(kafka_broker, topic) == b"hello"
 
 
-def test_kafka_creates_no_topic_by_itself(kafka_broker: Broker) -> None:
-    topic = f"brokers-{uuid.uuid4()}"
-    admin = AdminClient({"bootstrap.servers": address(kafka_broker)})
-    admin.list_topics(topic, timeout=20)  # this is what makes a broker create it that may
-    assert topic not in admin.list_topics(timeout=20).topics
-
-
 def test_kafka_restarted_keeps_its_url_and_its_topics(kafka_broker: Broker) -> None:
     url, topic = kafka_broker.url, f"brokers-{uuid.uuid4()}"
     create_topic(kafka_broker, topic)
