@@ -178,9 +178,7 @@ class Pump:
                 if self._receiver is not None:
                     await self._receiver.close()
             finally:
-                self._receiver = (
-                    None  # not before: who waits for the end sees by it that there is a good-bye to say
-                )
+                self._receiver = None  # not before: who waits for the end sees by it that there is a good-bye to say
 
     async def _work(self, receiver: Receiver) -> None:
         while True:

@@ -75,11 +75,22 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+SECOND_HALF = frozenset({"consuming", "poison", "pulling", "notes", "stopping"})
+"""Parts of the conformance suite that take about as long together as all others."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What pytest-xdist keeps in one process, with --dist loadgroup: a file, or one colour of the conformance suite."""
+    """What pytest-xdist keeps in one process, with --dist loadgroup: a file, or of the conformance suite one colour.
+
+    On the brokers that colour is cut in two, since its tests mostly wait, and the longest group decides how long all take.
+    """
     for item in items:
-        colour = item.callspec.params.get("colour", "") if hasattr(item, "callspec") else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {colour}".strip()))
+        group = item.path.stem
+        if hasattr(item, "callspec") and (colour := item.callspec.params.get("colour")):
+            part = item.function.__module__.rpartition(".")[2] if isinstance(item, pytest.Function) else ""
+            half = " second half" if part in SECOND_HALF and group in ("test_kafka", "test_rabbitmq") else ""
+            group = f"{group} {colour}{half}"
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
