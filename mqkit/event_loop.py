@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
-from functools import partial
+from functools import lru_cache, partial
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any, TypeVar
 
@@ -188,7 +188,7 @@ class AsyncPorts:
         """As Ports.call."""
         HANDLING.set(True)  # and it stays so: this job runs handlers
         try:
-            if not iscoroutinefunction(function):
+            if not _is_async(function):
                 return await self._in_thread(function, args, timeout)
             if timeout is None:
                 return await function(*args)
@@ -291,6 +291,19 @@ def _ends_all(error: BaseException) -> bool:
         except RuntimeError:
             return True
     return isinstance(error, asyncio.CancelledError) or typed(error)
+
+
+@lru_cache(1024)
+def _looked_at(function: Callable[..., Any]) -> bool:
+    return iscoroutinefunction(function)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling `function` makes a coroutine; asked for each message, and so remembered."""
+    try:
+        return _looked_at(function)
+    except TypeError:  # an object that cannot be hashed
+        return iscoroutinefunction(function)
 
 
 async def _limited(result: Awaitable[Any], timeout: float | None, spent: float = 0.0) -> Any:
