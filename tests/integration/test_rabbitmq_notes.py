@@ -142,7 +142,8 @@ def lying(broker: Broker, queue: str, expected: int) -> int:
 
 def test_what_was_noted_is_known_to_the_next_session(any_broker: Broker) -> None:
     async def test(group: Group) -> None:
-        await group.publish(message(b"1"), message(b"2"), message(b"3", b"other"))
+        await group.publish(message(b"1"), message(b"2"))
+        await group.publish(message(b"3", b"other"))  # in a batch it may be before the second of another key
         receiver = await group.member()
         first, _, third = found = await collect(receiver, 3)
         assert [one.spent for one in found] == [0, 0, 0]
