@@ -31,6 +31,11 @@ def is_marked(message: WireMessage, queue: str) -> bool:
     return isinstance(given, str) and given == _mark(message, queue)
 
 
+def unmarked(message: WireMessage) -> WireMessage:
+    """`message` as it was before it was marked."""
+    return replace(message, headers={name: value for name, value in message.headers.items() if name != MARK})
+
+
 def _mark(message: WireMessage, queue: str) -> str:
     """Of the queue, the body and all bookkeeping: none of them goes with another's mark."""
     own = sorted((n, v) for n, v in message.headers.items() if n.startswith(OWN) and n != MARK and isinstance(v, str))
