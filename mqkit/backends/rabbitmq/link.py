@@ -163,9 +163,9 @@ class Link:
             self.stream.route(number, traffic)
         return channel
 
-    async def consume(self, channel: Channel, queue: str, prefetch: int, tag: str = "") -> str:
+    async def consume(self, channel: Channel, queue: str, prefetch: int) -> str:
         """Begin to; what is delivered is the channel's traffic. The consumer's tag."""
-        return await channel.consume(queue, min(prefetch, PREFETCH_MAX), tag)
+        return await channel.consume(queue, min(prefetch, PREFETCH_MAX))
 
     async def drop(self, channel: Channel) -> None:
         """Close `channel`; idempotent, never raises. Its number is free when both sides have closed it."""
