@@ -8,13 +8,15 @@ from mqkit import AsyncApp, Topic
 from tests.brokers import Broker
 from tests.unit.virtual_time import until
 
-BLOCKED = 5.0
-"""Seconds: a broker that is told of one second gives up after two or three."""
+HEARTBEAT = 3
+"""Seconds: enough for a thread to have its turn on a busy machine."""
+BLOCKED = 10.0
+"""Seconds: a broker gives up after two heartbeats or three."""
 
 
 def test_a_blocked_event_loop_costs_no_connection_and_repeats_nothing(rabbitmq_broker: Broker) -> None:
     url = rabbitmq_broker.url
-    app = AsyncApp(url + ("&" if "?" in url else "?") + "heartbeat=1")
+    app = AsyncApp(url + ("&" if "?" in url else "?") + f"heartbeat={HEARTBEAT}")
     topic = Topic[int](f"blocked-{token_hex(4)}", int, groups=["billing"])
     calls: list[int] = []
     events: list[str] = []
