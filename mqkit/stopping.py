@@ -52,6 +52,7 @@ async def ended(ports: Ports, stopped: Sequence[tuple[Pump, Job]]) -> None:
         left = [
             i for i in left if not await stopped[i][1].over(0) and not (i in given_up and now - given_up[i] > PARTING)
         ]
+    await ports.announced(ANNOUNCING)  # who stopped an app knows from its listeners that it did
     await joined([job for _, job in stopped if await job.over(0)])
 
 
