@@ -852,7 +852,7 @@ def test_what_was_sent_survives_the_death_of_the_sender(
 def test_processes_share_a_group_without_loss_and_without_doubles(
     backend: SQLiteBackend, start: Start, ordering: str
 ) -> None:
-    workers = [start("work", ordering, "2") for _ in range(3)]
+    workers = [start("work", ordering, "10") for _ in range(3)]
     assert [worker.says() for worker in workers] == ["here"] * 3
     publishers = [start("publish", name, "60", "10") for name in ("p", "q")]
     for publisher in publishers:
