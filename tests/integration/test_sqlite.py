@@ -24,6 +24,7 @@ from mqkit.backend import BlockingReceiver, Counts, Settlement, Subscription
 from mqkit.backends.memory import MemoryBackend
 from mqkit.backends.sqlite import mqkit_backends
 from mqkit.backends.sqlite.backend import SQLiteBackend
+from mqkit.backends.sqlite.database import Database, WriteTurn
 from mqkit.backends.sqlite.headers import dump, load
 from mqkit.backends.sqlite.receiver import SQLiteReceiver
 from mqkit.backends.sqlite.url import parse
@@ -606,20 +607,22 @@ def test_what_is_due_and_not_taken_yet_is_counted_once(backend: SQLiteBackend) -
     assert backend.inspect("t", "g") == Counts(1, 0, 1, 0)
 
 
-def test_a_delay_is_exact(backend: SQLiteBackend, receive_from: Open) -> None:
+def test_what_is_delayed_comes_when_its_time_has_come_and_not_before(
+    backend: SQLiteBackend, receive_from: Open
+) -> None:
     receiver = receive_from()
     started = time.time()
     delays = [0.31, 0.07, 0.11, 0.19, 0.23]
     for delay in delays:
         post(backend, str(started + delay), group="g", delay=started + delay - time.time())
-    assert backend.inspect("t", "g") == Counts(0, 0, 5, 0)
-    errors = []
-    for _ in delays:
-        (delivery,) = receiver.receive(10, 5)
-        errors.append(time.time() - float(delivery.message.body))
-        assert delivery.returned
-    assert min(errors) >= 0
-    assert min(errors) < 0.1, "one of them found an idle processor, however busy the machine is"
+    found: list[float] = []
+    while len(found) < len(delays):
+        deliveries = receiver.receive(10, 60)
+        now = time.time()
+        assert deliveries
+        assert all(delivery.returned for delivery in deliveries)
+        found += [now - float(delivery.message.body) for delivery in deliveries]
+    assert min(found) >= 0
 
 
 @pytest.mark.parametrize("limit", [0, 10])
@@ -664,6 +667,39 @@ def test_a_sender_that_cannot_get_the_lock_has_written_nothing(backend: SQLiteBa
     sender.send([Outgoing(WireMessage(b"y"), "t")], 5)
     sender.close()
     assert backend.inspect("t", "g").ready == 1
+
+
+def test_who_waits_for_another_writer_of_its_own_process_waits_as_long_as_that_one_gets_on(
+    backend: SQLiteBackend, path: Path
+) -> None:
+    turn = WriteTurn()
+    begun, finish = threading.Event(), threading.Event()
+    looks: list[bool] = []
+
+    def write_long() -> None:
+        database = Database(str(path), turn, durable=False, patience=20)
+        with database.write():
+            begun.set()
+            finish.wait(60)
+        database.close()
+
+    def look() -> bool:
+        looks.append(turn.writing)
+        if len(looks) == 2:  # the first was after its patience had ended
+            finish.set()
+        return False
+
+    thread = threading.Thread(target=write_long)
+    thread.start()
+    assert begun.wait(60)
+    other = Database(str(path), turn, durable=False, patience=0)
+    with pytest.raises(ConnectionLost, match="by this process for too long"), other.write(patience=0):
+        pass
+    with other.write(stop=look) as mine:
+        assert mine
+    thread.join()
+    assert looks[:2] == [True, True]
+    other.close()
 
 
 def test_a_receiver_that_cannot_get_the_lock_says_so_or_wakes(

@@ -51,7 +51,8 @@ LATE |= {"HeaderValue": object}
 NOT_OURS = {"hookimpl"}
 """pluggy's."""
 INSIDE = {"App.engine", "AsyncApp.engine", "AsyncApp.backend"} | {
-    f"{name}.__init__" for name in ("AsyncConsumer", "AsyncDeadLetters", "Consumer", "DeadLetters", "Pulled")
+    f"{name}.__init__"
+    for name in ("AsyncConsumer", "AsyncDeadLetters", "Consumer", "DeadLetters", "FromThread", "Pulled")
 }
 """Attributes for tools, and what only an app makes: what these name is not a user's matter."""
 

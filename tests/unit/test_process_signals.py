@@ -119,10 +119,12 @@ def test_a_handler_that_somebody_sets_meanwhile_stays() -> None:
 
 
 def test_a_child_process_does_with_signals_what_its_parent_did_before() -> None:
+    before = signal.getsignal(signal.SIGTERM)
     with stopping(lambda: None):
+        assert signal.getsignal(signal.SIGTERM) is not before
         child = os.fork()
         if not child:
-            os._exit(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
+            os._exit(signal.getsignal(signal.SIGTERM) is not before)
         assert os.waitpid(child, 0)[1] == 0
 
 

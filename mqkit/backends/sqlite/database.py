@@ -64,12 +64,28 @@ def mapped(path: str) -> AbstractContextManager[None]:
     return map_errors({sqlite3.Error: convert})
 
 
+class WriteTurn:
+    """Who of this process may write. One writer at a time: waiting here costs less than for SQLite's own lock.
+
+    `writing` is true while the one that has the turn also has SQLite's lock: it gets on, however long its transaction
+    takes. False, it waits for another process, as all behind it do.
+    """
+
+    __slots__ = ("acquire", "release", "writing")
+
+    def __init__(self) -> None:
+        lock = Lock()
+        self.acquire = lock.acquire
+        self.release = lock.release
+        self.writing = False
+
+
 class Database:
     """A connection. Belongs to one thread at a time.
 
     Args:
         path: of the file.
-        turn: who of this process may write; waiting for it costs less than for SQLite's own lock.
+        turn: the turn to write, shared by all connections of this process to the file.
         durable: whether a commit waits until the disk has it. Only publishing must: a settlement or a claim that is
             lost with the power is done again, and the log keeps the order of commits.
         patience: seconds to wait for SQLite's lock.
@@ -80,7 +96,7 @@ class Database:
         ConnectionLost, AuthenticationFailed
     """
 
-    def __init__(self, path: str, turn: Lock, *, durable: bool, patience: float, create: bool = False) -> None:
+    def __init__(self, path: str, turn: WriteTurn, *, durable: bool, patience: float, create: bool = False) -> None:
         self.path = path
         self._turn = turn
         self._durable = durable
@@ -218,6 +234,7 @@ class Database:
 
         Raises:
             ConnectionLost: others held the lock for `patience` seconds, or the file is not the one that was opened.
+                Without `patience` a writer of this process that gets on is waited for, however long it takes.
         """
         deadline = time.monotonic() + (self._patience if patience is None else patience)
         self.check_file()
@@ -226,12 +243,13 @@ class Database:
                 if stop():
                     yield False
                     return
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= deadline and (patience is not None or not self._turn.writing):
                     raise ConnectionLost(f"{self.path} is being written to by this process for too long")
             try:
                 if not self._begin(deadline, stop):
                     yield False
                     return
+                self._turn.writing = True
                 try:
                     yield True
                     self.connection.execute("COMMIT")
@@ -239,6 +257,7 @@ class Database:
                     self.connection.rollback()
                     raise
             finally:
+                self._turn.writing = False
                 self._turn.release()
 
     def _begin(self, deadline: float, stop: Callable[[], bool]) -> bool:

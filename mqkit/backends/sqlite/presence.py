@@ -13,7 +13,7 @@ from contextlib import suppress
 from threading import Event, Lock, Thread
 from typing import ClassVar, Final
 
-from mqkit.backends.sqlite.database import Database, mapped
+from mqkit.backends.sqlite.database import Database, WriteTurn, mapped
 from mqkit.backends.sqlite.members import Member, dismiss, present
 from mqkit.errors import ConnectionLost
 
@@ -92,7 +92,7 @@ class Presence:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.turn = Lock()
+        self.turn = WriteTurn()
         self._locks = MemberLocks(f"{path}-members")
         self._receivers: dict[int, tuple[int, Callable[[], None]]] = {}
         self._changing = Lock()
