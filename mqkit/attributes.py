@@ -7,10 +7,11 @@ import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha1
+from typing import TypeGuard
 from uuid import UUID
 
 from mqkit.errors import EnvelopeError
-from mqkit.message import Delivery, HeaderValue, WireMessage
+from mqkit.message import Delivery, Headers, HeaderValue, WireMessage
 
 PREFIXES = ("ce_", "cloudEvents_", "cloudEvents:", "ce-")
 """Kafka's binding; AMQP's, in both spellings it allows; HTTP's, for bridges that keep it."""
@@ -53,6 +54,27 @@ def attribute_text(name: str, value: HeaderValue) -> str:
     if len(text) > LONGEST_ATTRIBUTE:
         raise EnvelopeError(f"header {name!r} has {len(text):,} characters; at most {LONGEST_ATTRIBUTE:,} are read")
     return text
+
+
+def texts(headers: Headers) -> dict[str, str]:
+    """The attributes among `headers`, as text; not those that are empty. Raises EnvelopeError, naming the header."""
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        attribute = SPELLED.get(name) or attribute_of(name)
+        if attribute and (text := attribute_text(name, value)):
+            found[attribute] = text
+    return found
+
+
+def are_plain(given: dict[str, HeaderValue]) -> TypeGuard[dict[str, str]]:
+    """Whether these attributes are what `texts` would make of them: mostly so, and quickly seen.
+
+    None is empty, and all of them together are no longer than one may be.
+    """
+    try:
+        return all(given.values()) and len("".join(given.values())) <= LONGEST_ATTRIBUTE  # type: ignore[arg-type]
+    except TypeError:  # some are not text
+        return False
 
 
 def moment(name: str, text: str) -> datetime:

@@ -365,6 +365,7 @@ class Engine:
             grace=settings.grace if grace is None else grace,
             declare=partial(opened.backend.declare, topology) if settings.declare else None,
             runner=runner,
+            heard=partial(bool, self.listeners),
         )
 
     def _emit(self, event: Event) -> None:

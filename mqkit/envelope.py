@@ -11,15 +11,16 @@ from functools import lru_cache
 
 from mqkit.attributes import (
     ATTRIBUTES,
-    LONGEST_ATTRIBUTE,
     OWN,
     PREFIXES,
     SPELLED,
+    are_plain,
     attribute_of,
     attribute_text,
     identity,
     moment,
     number,
+    texts,
 )
 from mqkit.bodies import RAW, unpacked
 from mqkit.errors import EncodeError, EnvelopeError, MessageTooLarge
@@ -205,22 +206,23 @@ def unseal(delivery: Delivery, *, now: float, largest: int | None = None) -> Env
         MessageTooLarge: it is larger than `largest`.
     """
     message = delivery.message
-    found: dict[str, str] = {}
+    properties = message.properties
+    given: dict[str, HeaderValue] = {}
     user: dict[str, HeaderValue] = {}
     own: dict[str, HeaderValue] = {}
     for name, value in message.headers.items():
-        attribute = SPELLED.get(name) or attribute_of(name)
-        if attribute:
-            text = value if type(value) is str and len(value) <= LONGEST_ATTRIBUTE else attribute_text(name, value)
-            if text:
-                found[attribute] = text
+        if name in SPELLED:
+            given[SPELLED[name]] = value
         elif name.startswith(OWN):
             own[name] = value
+        elif name.startswith(PREFIXES) and (attribute := attribute_of(name)):
+            given[attribute] = value
         else:
             user[name] = value
+    found = given if are_plain(given) else texts(message.headers)
     content_type = message.content_type or found.get("datacontenttype")
-    encoding = _encoding(message.properties, user) if user or message.properties else None
-    body = None if message.properties and message.properties.get(NO_BODY) else message.body
+    encoding = _encoding(properties, user) if properties or user else None
+    body = None if properties and properties.get(NO_BODY) else message.body
     if content_type != JSON_TYPE and is_structured(content_type):
         event = _structured(message, content_type or "", encoding, largest)
         for name, text in event.attributes.items():
@@ -233,29 +235,33 @@ def unseal(delivery: Delivery, *, now: float, largest: int | None = None) -> Env
     if version != "1.0" and version.split(".")[0] != "1":
         raise EnvelopeError(f"CloudEvents version {version[:20]!r} is not known; 1.0 is")
     time = found.get("time")
-    attempts, due, left = 0.0, None, 0.0
-    if own:
-        if delivery.returned and own.get(ATTEMPTS) is not None:
-            attempts = number(ATTEMPTS, attribute_text(ATTEMPTS, own[ATTEMPTS]), 1e9)
-        if own.get(DUE) is not None:
-            due = number(DUE, attribute_text(DUE, own[DUE]), now + FURTHEST)
-        if own.get(LEFT) is not None:
-            left = number(LEFT, attribute_text(LEFT, own[LEFT]), FURTHEST)
-        elif due is not None:
-            left = max(0.0, due - now)
+    attempts, due, left = _believed(own, returned=delivery.returned, now=now) if own else (0, None, 0.0)
     return Envelope(
-        id=found.get("id") or identity(delivery),
-        headers=user,
-        type=found.get("type"),
-        source=found.get("source"),
-        time=moment("time", time) if time else None,
-        content_type=content_type,
-        encoding=encoding,
-        body=body,
-        attempts=int(attempts),
-        due=due,
-        left=left,
-    )
+        found.get("id") or identity(delivery),
+        user,
+        found.get("type"),
+        found.get("source"),
+        moment("time", time) if time else None,
+        content_type, encoding, body, attempts, due, left,
+    )  # fmt: skip
+
+
+def _believed(own: Headers, *, returned: bool, now: float) -> tuple[int, float | None, float]:
+    """Attempts, when it is due, and the seconds that are left, of what mqkit's own headers say and is to be believed.
+
+    Raises:
+        EnvelopeError: one of them cannot be read.
+    """
+    attempts, due, left = 0.0, None, 0.0
+    if returned and own.get(ATTEMPTS) is not None:
+        attempts = number(ATTEMPTS, attribute_text(ATTEMPTS, own[ATTEMPTS]), 1e9)
+    if own.get(DUE) is not None:
+        due = number(DUE, attribute_text(DUE, own[DUE]), now + FURTHEST)
+    if own.get(LEFT) is not None:
+        left = number(LEFT, attribute_text(LEFT, own[LEFT]), FURTHEST)
+    elif due is not None:
+        left = max(0.0, due - now)
+    return int(attempts), due, left
 
 
 def _encoding(properties: Headers, headers: Headers) -> str | None:

@@ -19,7 +19,7 @@ from mqkit.ports import HandlerTimeout
 T = TypeVar("T")
 
 HANDLING: ContextVar[bool] = ContextVar("mqkit-handling", default=False)
-"""Set in the context of a handler, and so of each task that it starts."""
+"""Set in the context of a handler and its middleware, and so of each task that they start."""
 
 
 class AsyncSignal:
@@ -164,9 +164,15 @@ class AsyncPorts:
         if isinstance(error, Exception):
             self.on_death(task.get_name(), error)
 
-    async def apart(self, work: Coroutine[Any, Any, T], context: Context) -> T:
+    def context(self) -> Context:
+        """As Ports.context."""
+        context = copy_context()
+        context.run(HANDLING.set, True)  # noqa: FBT003 - the value
+        return context
+
+    def apart(self, work: Coroutine[Any, Any, T], context: Context) -> Awaitable[T]:
         """As Ports.apart."""
-        return await inside(context.copy(), work)
+        return inside(context.copy(), work)
 
     def post(self, call: Callable[[], object]) -> None:
         """As Ports.post."""
@@ -186,7 +192,6 @@ class AsyncPorts:
 
     async def call(self, function: Callable[..., Any], args: Sequence[Any], timeout: float | None) -> Any:
         """As Ports.call."""
-        HANDLING.set(True)  # and it stays so: this job runs handlers
         try:
             if not _is_async(function):
                 return await self._in_thread(function, args, timeout)

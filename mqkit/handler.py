@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mqkit.attributes import identity
-from mqkit.envelope import Envelope, unseal
+from mqkit.envelope import Envelope, key_text, unseal
 from mqkit.errors import (
     ConfigurationError,
     DecodeError,
@@ -107,8 +107,11 @@ class Outcome:
 class Reading:
     """What a delivery says."""
 
-    message: Message[Any]
+    delivery: Delivery
     envelope: Envelope
+    payload: Any
+    attempt: int
+    """Which one this is."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -127,9 +130,12 @@ class Handler:
     publish: Topic[Any] | None = None
     max_body_bytes: int = 16 * 1024 * 1024
     wants_message: bool = field(init=False)
+    shows_message: bool = field(init=False)
+    """Whether anybody of the user's sees the message, and not only its payload: else none is made."""
 
     def __post_init__(self) -> None:
         self.wants_message = takes_message(self.function)
+        self.shows_message = self.wants_message or bool(self.around)
 
     @property
     def name(self) -> str:
@@ -141,21 +147,25 @@ class Handler:
         reading = self.read(delivery, spent, lost)
         if isinstance(reading, Outcome):
             return reading
-        message, ports = reading.message, self.ports
+        attempt, ports = reading.attempt, self.ports
         still: Job | None = None
         started = ports.monotonic()
         try:
-            verdict = await self._attempt(message)
+            if self.shows_message:
+                result = await self._show(reading)
+            else:
+                result = await ports.call(self.function, (reading.payload,), self.options.timeout)
+            verdict = DONE if result is None else self._done(result)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a verdict
-            verdict = self.judge(error, message.attempt)
+            verdict = self.judge(error, attempt)
             if isinstance(error, HandlerTimeout):
                 still = error.still
         except BaseException as error:
             if ports.ends_all(error):
                 raise
-            verdict = self.judge(contained(error), message.attempt)
+            verdict = self.judge(contained(error), attempt)
         seconds = ports.monotonic() - started
-        return Outcome(delivery, verdict, message.id, message.attempt, seconds, reading.envelope, still=still)
+        return Outcome(delivery, verdict, reading.envelope.id, attempt, seconds, reading.envelope, still=still)
 
     def read(self, delivery: Delivery, spent: int = 0, lost: int = 0) -> "Reading | Outcome":
         """What a delivery says, ready for an attempt; or what becomes of it without one.
@@ -172,15 +182,15 @@ class Handler:
         if envelope.left > 0 and not spent:
             return Outcome(delivery, Postpone(envelope.left), envelope.id, 0, envelope=envelope)
         before = envelope.attempts + spent + lost
-        if lost >= self.options.lost_workers or (lost and before >= self.options.retry.attempts):
+        if lost and (lost >= self.options.lost_workers or before >= self.options.retry.attempts):
             return Outcome(delivery, _worker_lost(delivery, lost), envelope.id, before, envelope=envelope)
         try:
-            message = self._message(delivery, envelope, before + 1)
+            payload = self._payload(delivery, envelope)
         except MessageError as error:
             return Outcome(delivery, self._unreadable(error), envelope.id, 0, envelope=envelope)
         except Exception as error:  # noqa: BLE001 - the schema's own code failed, as a handler may
             return Outcome(delivery, self.judge(error, before + 1), envelope.id, before + 1, envelope=envelope)
-        return Reading(message, envelope)
+        return Reading(delivery, envelope, payload, before + 1)
 
     def judge(self, error: Exception, attempt: int) -> Verdict:
         """What becomes of a message whose attempt ended with `error`."""
@@ -198,19 +208,17 @@ class Handler:
     def _unreadable(self, error: MessageError) -> DeadLetter:
         return DeadLetter(UNREADABLE.get(type(error), "undecodable"), failure(error))
 
-    def _message(self, delivery: Delivery, envelope: Envelope, attempt: int) -> Message[Any]:
-        wire = delivery.message
-        if len(wire.body) > self.max_body_bytes:
-            raise MessageTooLarge(len(wire.body), self.max_body_bytes, "this app (max_body_bytes)")
-        key = wire.key
+    def message(self, reading: Reading) -> Message[Any]:
+        """What was read, as handlers that ask for it, middleware and consumers see it."""
+        wire, envelope = reading.delivery.message, reading.envelope
         return Message(
-            payload=self._payload(envelope),
+            payload=reading.payload,
             id=envelope.id,
             topic=self.topic.name,
             group=self.group,
-            key=None if key is None else key.decode("utf-8", "surrogateescape"),
+            key=key_text(wire.key),
             headers=envelope.headers,
-            attempt=attempt,
+            attempt=reading.attempt,
             type=envelope.type,
             source=envelope.source,
             time=envelope.time,
@@ -218,22 +226,26 @@ class Handler:
             body=wire.body,
         )
 
-    def _payload(self, envelope: Envelope) -> Any:
+    def _payload(self, delivery: Delivery, envelope: Envelope) -> Any:
+        size = len(delivery.message.body)
+        if size > self.max_body_bytes:
+            raise MessageTooLarge(size, self.max_body_bytes, "this app (max_body_bytes)")
         if envelope.body is None:
             return self.codec.absent()
         return self.codec.decode(envelope.body, envelope.content_type, envelope.encoding, self.max_body_bytes)
 
-    async def _attempt(self, message: Message[Any]) -> Verdict:
+    async def _show(self, reading: Reading) -> Any:
+        """What the function returns, called with the message, or inside of middleware that sees it."""
+        message = self.message(reading)
         args: Sequence[Any] = (message.payload, message) if self.wants_message else (message.payload,)
-        result: Any = None
-        if self.around:
-            async with AsyncExitStack() as stack:
-                await self.around.enter(stack, message)
-                result = await self.ports.call(self.function, args, self.options.timeout)
-        else:
-            result = await self.ports.call(self.function, args, self.options.timeout)
-        if result is None:
-            return DONE
+        if not self.around:
+            return await self.ports.call(self.function, args, self.options.timeout)
+        async with AsyncExitStack() as stack:
+            await self.around.enter(stack, message)
+            return await self.ports.call(self.function, args, self.options.timeout)
+
+    def _done(self, result: Any) -> Verdict:
+        """What becomes of a message whose function returned something."""
         if wrong := unusable_result(result):
             raise TypeError(f"handler {self.name} returned {wrong}")
         if self.publish is None:

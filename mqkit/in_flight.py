@@ -93,14 +93,12 @@ class InFlight:
     @property
     def startable(self) -> int:
         """How many may start now."""
-        if self._stopped:
-            return 0
-        if self._lease is not None and self._ports.monotonic() >= self._ours_until:
-            return 0  # this process stood still: what it has may be with another by now
+        if self._stopped or (self._lease is not None and self._ports.monotonic() >= self._ours_until):
+            return 0  # if it stood still for so long, what this process has may be with another by now
         alone = self._alone
         if (alone.item is not None or alone.waiting) and alone.others_wait:
             return int(self._unstarted is not None and self._unstarted.begun)
-        return self._lanes.startable
+        return len(self._lanes.ready)
 
     @property
     def _unstarted(self) -> Item | None:
@@ -249,10 +247,11 @@ class InFlight:
 
     # ---- the side of who runs the handlers
 
-    def start(self) -> Item:
-        """The next that may start; IndexError if there is none."""
-        alone = self._alone.item
-        item = self._lanes.start() if alone is None or alone in self._running else alone
+    def start(self) -> Item | None:
+        """The next that may start, if there is one."""
+        if not self.startable:
+            return None
+        item = self._alone.item or self._lanes.ready.popleft()
         self._running.add(item)
         return item
 
@@ -262,17 +261,13 @@ class InFlight:
         alone = self._alone
         was_alone = alone.item is item
         item.begun = False
-        verdict = outcome.verdict
-        if isinstance(verdict, (Again, DeadLetter)):
-            self._failed(item, outcome, verdict)
-            if item in self._held:
-                if was_alone or alone.waiting:
-                    self._over(was_alone=was_alone)
-                return
-        if alone.survived and not item.stale:
-            alone.settled(identity(item.delivery))
-        self._lanes.finish(item)
-        self._put(item, outcome)
+        if isinstance(outcome.verdict, (Again, DeadLetter)):
+            self._failed(item, outcome, outcome.verdict)
+        if item not in self._held:
+            if alone.survived and not item.stale:
+                alone.settled(identity(item.delivery))
+            self._lanes.finish(item)
+            self._put(item, outcome)
         if was_alone or alone.waiting:
             self._over(was_alone=was_alone)
 

@@ -10,10 +10,19 @@ from mqkit.message import Delivery
 class Item:
     """One delivery inside a worker process."""
 
-    __slots__ = (
-        "begun", "delivery", "due", "epoch", "first_failed", "key", "lost", "recalled", "spent", "stale",
-        "suspect",
-    )  # fmt: skip
+    # what is true of nearly all stands here, and in an item only where it is not
+    begun = False
+    """It is kept at the broker that this one, a suspect, starts."""
+    lost = 0
+    """How often it had begun before, alone, and nobody was heard of again."""
+    due = 0.0
+    """When it is repeated, on the monotonic clock."""
+    first_failed: float | None = None
+    """When an attempt at it failed first, in seconds since the epoch."""
+    stale = False
+    """It is somebody else's by now: it will be delivered again, so nothing is repeated in place."""
+    recalled = False
+    """It is to go to somebody else, so that what is to be repeated in place goes back instead."""
 
     def __init__(self, delivery: Delivery, epoch: int, key: bytes | None) -> None:
         self.delivery = delivery
@@ -22,25 +31,14 @@ class Item:
         self.spent = delivery.spent
         """Attempts that happened in place."""
         self.suspect = delivery.redelivered >= SUSPECT
-        self.begun = False
-        """It is kept at the broker that this one, a suspect, starts."""
-        self.lost = 0
-        """How often it had begun before, alone, and nobody was heard of again."""
-        self.due = 0.0
-        """When it is repeated, on the monotonic clock."""
-        self.first_failed: float | None = None
-        """When an attempt at it failed first, in seconds since the epoch."""
-        self.stale = False
-        """It is somebody else's by now: it will be delivered again, so nothing is repeated in place."""
-        self.recalled = False
-        """It is to go to somebody else, so that what is to be repeated in place goes back instead."""
 
 
 class Lanes:
     """Which item may start next. Items of one key start in the order they came, one at a time."""
 
     def __init__(self, suspects: deque[Item] | None = None) -> None:
-        self._ready: deque[Item] = deque()
+        self.ready: deque[Item] = deque()
+        """Those that could start now."""
         self._suspects: deque[Item] = deque() if suspects is None else suspects
         """Those that could start now, but for being suspects."""
         self._lanes: dict[bytes, deque[Item]] = {}
@@ -49,12 +47,7 @@ class Lanes:
 
     def __len__(self) -> int:
         """Items that have not started, held ones aside."""
-        return len(self._ready) + len(self._suspects) + self._behind
-
-    @property
-    def startable(self) -> int:
-        """Items that could start now."""
-        return len(self._ready)
+        return len(self.ready) + len(self._suspects) + self._behind
 
     @property
     def behind(self) -> int:
@@ -72,13 +65,9 @@ class Lanes:
             self._lanes[item.key] = deque()
         self.resume(item)
 
-    def start(self) -> Item:
-        """The next item; IndexError if none may start."""
-        return self._ready.popleft()
-
     def resume(self, item: Item) -> None:
         """`item`, which had started, is to start again; its key stayed blocked."""
-        (self._suspects if item.suspect else self._ready).append(item)
+        (self._suspects if item.suspect else self.ready).append(item)
 
     def finish(self, item: Item) -> None:
         """`item` is over: the next of its key may start."""
@@ -102,7 +91,7 @@ class Lanes:
                 behind += found
         self._behind -= len(behind)
         ahead: list[Item] = []
-        for line in (self._suspects, self._ready):
+        for line in (self._suspects, self.ready):
             if found := [item for item in line if covers(item)]:
                 kept = [item for item in line if not covers(item)]
                 line.clear()
@@ -115,12 +104,12 @@ class Lanes:
     def clear(self) -> list[Item]:
         """Take out all that has not started, in an order that keeps each key's."""
         left: list[Item] = []
-        for item in (*self._suspects, *self._ready):
+        for item in (*self._suspects, *self.ready):
             left.append(item)
             if item.key is not None:
                 left.extend(self._lanes.pop(item.key))
         self._suspects.clear()
-        self._ready.clear()
+        self.ready.clear()
         for lane in self._lanes.values():
             left.extend(lane)
             lane.clear()

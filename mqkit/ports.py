@@ -5,7 +5,7 @@ Between two awaits nothing else of the same app's orchestration runs: on an even
 lock that every wait lets go of.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
 from typing import Any, Protocol, TypeVar
 
@@ -130,7 +130,11 @@ class Ports(Protocol):
         """Run `work` beside the caller."""
         ...
 
-    async def apart(self, work: Coroutine[Any, Any, T], context: Context) -> T:
+    def context(self) -> Context:
+        """A context like this one, for `apart`: that of the handlers."""
+        ...
+
+    def apart(self, work: Coroutine[Any, Any, T], context: Context) -> Awaitable[T]:
         """What `work` returns or raises, run in a copy of `context`.
 
         It shares nothing that changes, so all else may go on beside it.

@@ -170,14 +170,13 @@ class AsyncConsumer(Generic[T]):
 
     def _take(self, in_flight: InFlight, limit: int) -> list[Pulled[T]]:
         found: list[Pulled[T]] = []
-        while in_flight.startable and len(found) < limit:
-            item = in_flight.start()
+        while len(found) < limit and (item := in_flight.start()):
             reading = self._handler.read(item.delivery, item.spent, item.lost)
             if isinstance(reading, Outcome):
                 in_flight.over(item, reading)
                 continue
             self._with_user[item] = reading
-            message: Message[T] = reading.message
+            message: Message[T] = self._handler.message(reading)
             found.append(Pulled(message, self._handler.judge, partial(self._decided, item)))
         return found
 
@@ -189,10 +188,8 @@ class AsyncConsumer(Generic[T]):
         reading = self._with_user.pop(item, None)
         if reading is None or self._in_flight is None:
             return  # given back when the consumer closed
-        message = reading.message
-        self._in_flight.over(
-            item, Outcome(item.delivery, verdict, message.id, message.attempt, envelope=reading.envelope)
-        )
+        envelope = reading.envelope
+        self._in_flight.over(item, Outcome(item.delivery, verdict, envelope.id, reading.attempt, envelope=envelope))
         if self._in_flight.startable:
             self._startable.set()
 

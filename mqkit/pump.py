@@ -18,7 +18,7 @@ from mqkit.in_flight import InFlight
 from mqkit.ports import Ports
 from mqkit.producer import Producer
 from mqkit.storing import Storing
-from mqkit.telling import telling
+from mqkit.telling import QUIET, telling
 from mqkit.verdict import Done, Release
 from mqkit.workers import Runner, Workers
 from mqkit.wrapping import unwrapped
@@ -37,6 +37,8 @@ ASIDE = 10_000
 LOW = 0.75
 """Of these bounds: below it, reaching them again is news."""
 
+DONE, RELEASE = Settlement.DONE, Settlement.RELEASE
+
 MakeRunner: TypeAlias = Callable[[InFlight, Ports, Callable[[Outcome], None]], Runner]
 """Makes who runs the handlers, given what to take from, the world, and whom to tell what is stuck."""
 
@@ -47,6 +49,7 @@ class Pump:
     Args:
         declare: makes the topology again, for when somebody deleted it.
         emit: takes every event.
+        heard: whether anybody hears events now.
         runner: makes who runs the handlers.
     """
 
@@ -62,12 +65,14 @@ class Pump:
         grace: float,
         declare: Callable[[], Awaitable[None]] | None = None,
         runner: MakeRunner = Workers,
+        heard: Callable[[], bool] = lambda: True,
     ) -> None:
         self._backend = backend
         self._handler = handler
         self._producer = producer
         self._ports = ports
         self._emit = emit
+        self._heard = heard
         self._grace = grace
         self._declare = declare
         options = handler.options
@@ -188,9 +193,9 @@ class Pump:
             deliveries = await receiver.receive(0 if self._stop else self._room(), self._patience())
             silence, self.last_progress = self.silence, self._ports.monotonic()
             if deliveries and self._stop:
-                await receiver.settle([(delivery.token, Settlement.RELEASE) for delivery in deliveries])
+                await receiver.settle([(delivery.token, RELEASE) for delivery in deliveries])
             elif deliveries:
-                self._in_flight.submit(map(unwrapped, deliveries), self._epoch)
+                self._in_flight.submit([unwrapped(d) if d.returned else d for d in deliveries], self._epoch)
             self._withdraw(receiver, silence)
             self._in_flight.hold()
             outcomes = self._due()
@@ -304,28 +309,25 @@ class Pump:
 
     async def _act(self, receiver: Receiver, outcomes: list[Outcome]) -> None:
         """Do what the verdicts say."""
-        plain: list[Outcome] = []
-        copied: list[Outcome] = []
-        for outcome in outcomes:
-            (copied if needs_copy(outcome) else plain).append(outcome)
+        copied = [outcome for outcome in outcomes if needs_copy(outcome)]
         if copied:
+            outcomes = [outcome for outcome in outcomes if not needs_copy(outcome)]
             self._storing.submit(copied)
         # Copies are confirmed, then their originals are settled: only what comes back from storing is.
-        await self._settle(receiver, plain + self._storing.collect())
+        await self._settle(receiver, outcomes + self._storing.collect())
 
     async def _settle(self, receiver: Receiver, outcomes: list[Outcome]) -> None:
         if not outcomes:
             return
-        settlements = [
-            (o.delivery.token, Settlement.RELEASE if isinstance(o.verdict, Release) else Settlement.DONE)
-            for o in outcomes
-        ]
+        settlements = [(o.delivery.token, RELEASE if isinstance(o.verdict, Release) else DONE) for o in outcomes]
         try:
             await receiver.settle(settlements)
         except LeaseLost as error:
             self._event("lease-lost", detail=str(error))
+        told = self._heard() or log.isEnabledFor(logging.DEBUG)
         for outcome in outcomes:
-            self._tell(outcome)
+            if told or not isinstance(outcome.verdict, QUIET):
+                self._tell(outcome)
 
     async def _outage(self, error: MqkitError, failures: int) -> None:
         """Say once that the session is gone; wait longer each time, but not before the first try."""

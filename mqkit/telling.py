@@ -14,6 +14,8 @@ KINDS: dict[type, Kind] = {
     DeadLetter: "dead-letter",
     Release: "released",
 }
+QUIET = (Done, Postpone, Release)
+"""Verdicts of which only listeners are told, and a log that shows everything."""
 
 
 class Telling(NamedTuple):

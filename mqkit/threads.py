@@ -287,6 +287,10 @@ class ThreadPorts:
             raise raised[0]
         return returned[0]
 
+    def context(self) -> Context:
+        """As Ports.context."""
+        return copy_context()
+
     async def apart(self, work: Coroutine[Any, Any, T], context: Context) -> T:
         """As Ports.apart. What was done there counts, also when the job was cancelled meanwhile."""
         depth = self.monitor.leave()

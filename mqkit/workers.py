@@ -8,7 +8,6 @@ that turns out slow.
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import copy_context
 from functools import partial
 from itertools import count
 from typing import Final, Protocol
@@ -33,15 +32,13 @@ class Pace:
 
     def __init__(self) -> None:
         self._slow = 0.0
+        self.quick = True
+        """Until the contrary is known."""
 
     def took(self, seconds: float) -> None:
         """Another attempt did."""
         self._slow += ((seconds > QUICK) - self._slow) / 16
-
-    @property
-    def quick(self) -> bool:
-        """Until the contrary is known."""
-        return self._slow < 0.25
+        self.quick = self._slow < 0.25
 
 
 class Runner(Protocol):
@@ -73,7 +70,7 @@ class Workers:
         self._burst = max(1, (self._concurrency + self._handler.options.prefetch) // 8)
         self._attempts = 0
         self._timer: Timer | None = None
-        self._context = copy_context()
+        self._context = ports.context()
         """Of where the app was started: each message gets a copy."""
         in_flight.on_startable = self._staff
 
@@ -95,6 +92,7 @@ class Workers:
             self._watch()
 
     def _watch(self) -> None:
+        """Look soon, if nobody does."""
         if self._timer is None:
             self._timer = self._ports.later(LOOK, partial(self._look, self._attempts))
 
@@ -106,8 +104,8 @@ class Workers:
 
     async def _work(self, number: int) -> None:
         try:
-            while self._in_flight.startable:
-                await self._attempt(self._in_flight.start())
+            while item := self._in_flight.start():
+                await self._attempt(item)
         finally:
             self._jobs.pop(number, None)
             self._in_flight.tell()
@@ -136,7 +134,7 @@ class Workers:
             self._pace.took(outcome.seconds)
             self._in_flight.burst = self._burst if self._pace.quick else 1
             self._in_flight.over(item, outcome)
-            if self._pace.quick:
+            if self._pace.quick and self._timer is None:
                 self._watch()
         if still is not None:
             await _end_of(still)  # until then it counts among those that run at once
