@@ -2,8 +2,8 @@
 
 The rooms: options (URL and topic options), fields, wire and frames (bytes), places and topology (names and what must
 exist), acknowledgements, batches, notes: pure. broker stands on link, publishing, consuming, noting and declaring, and
-these on channels, which aiormq_driver and pika_driver fulfil, and on stream; management asks the HTTP API. Two colours
-of it: asynchronous, on the app's loop; blocking, on a thread (io_thread).
+these on channels, which aiormq_driver and pika_driver fulfil, and on stream; scouting looks first, management asks the
+HTTP API. Two colours of it: asynchronous, on the app's loop; blocking, on a thread (io_thread).
 """
 
 from collections.abc import Sequence

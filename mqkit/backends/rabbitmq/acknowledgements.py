@@ -21,26 +21,18 @@ def acknowledgements(out: Iterable[int], settled: Mapping[int, Settlement]) -> l
     `multiple` reaches back to the oldest that is out, so it serves only the unbroken run of the oldest.
     """
     found: list[Acknowledgement] = []
-    left = len(settled)
+    left = dict(settled)
     run: list[int] = []
-    together = True
     for tag in out:
-        if not left:
-            break
-        settlement = settled.get(tag)
+        settlement = left.pop(tag, None)
         if settlement is None:
-            found += _run(run, settled)
-            run, together = [], False
-            continue
-        left -= 1
-        if not together:
-            found.append(Acknowledgement(tag, settlement, multiple=False))
-            continue
+            break
         if run and settled[run[-1]] is not settlement:
             found += _run(run, settled)
             run = []
         run.append(tag)
-    return found + _run(run, settled)
+    found += _run(run, settled)
+    return [*found, *(Acknowledgement(tag, left[tag], multiple=False) for tag in sorted(left))]
 
 
 def _run(run: list[int], settled: Mapping[int, Settlement]) -> list[Acknowledgement]:

@@ -18,6 +18,7 @@ from mqkit.backends.rabbitmq.link import Link
 from mqkit.backends.rabbitmq.management import Management, groups
 from mqkit.backends.rabbitmq.options import parse_url, topic_options
 from mqkit.backends.rabbitmq.publishing import RabbitSender
+from mqkit.backends.rabbitmq.scouting import CAREFUL, Scout
 from mqkit.backends.rabbitmq.topology import wanted
 from mqkit.errors import ClosedError, ConfigurationError
 from mqkit.topology import STEPS, Finding, Topology, dead_name, group_name, retry_name
@@ -39,6 +40,7 @@ class RabbitBroker:
         self._management = Management(self.url)
         self._links: dict[Use, Link] = {}
         self._connecting: asyncio.Lock = asyncio.Lock()
+        self._scout = Scout(self._expendable)
         self._exchanges: dict[str, str] = {}
         self._closed = False
 
@@ -57,9 +59,13 @@ class RabbitBroker:
                 link = None
             if link is None:
                 limit = self.url.connection_timeout if timeout is None else timeout
-                link = await Link.open(self.url, self._dial, limit)
-                self._links[use] = link
+                link = self._links[use] = await Link.open(self.url, self._dial, limit)
+                if link.product.startswith(CAREFUL):
+                    link.before_consuming = self._scout.wait_for
             return link
+
+    async def _expendable(self) -> Link:
+        return await Link.open(self.url, self._dial, self.url.connection_timeout)
 
     async def declare(self, topology: Topology) -> None:
         """As Backend.declare."""
@@ -134,4 +140,5 @@ class RabbitBroker:
         """As Backend.close."""
         self._closed = True
         links = [self._links.pop(use) for use in list(self._links)]
-        await asyncio.gather(*(link.close() for link in links))  # at once: each may have to wait for a good-bye
+        # at once: each may have to wait for a good-bye
+        await asyncio.gather(self._scout.close(), *(link.close() for link in links))

@@ -7,7 +7,7 @@ import asyncio
 import os
 import ssl
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from mqkit.backends.rabbitmq.channels import (
@@ -79,6 +79,8 @@ class Link:
         self.stream = stream
         self.claims: set[str] = set()
         """Names that a session claimed with a queue of this connection alone, against other sessions on it."""
+        self.before_consuming: Callable[[str, Channel], Awaitable[None]] | None = None
+        """What has to be done before a queue is consumed from on a channel."""
         self._connection = connection
         self._numbers = Numbers(connection.channel_max)
         self._open: dict[int, Channel] = {}
@@ -165,6 +167,8 @@ class Link:
 
     async def consume(self, channel: Channel, queue: str, prefetch: int) -> str:
         """Begin to; what is delivered is the channel's traffic. The consumer's tag."""
+        if self.before_consuming is not None:
+            await self.before_consuming(queue, channel)
         return await channel.consume(queue, min(prefetch, PREFETCH_MAX))
 
     async def drop(self, channel: Channel) -> None:

@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from contextlib import asynccontextmanager, suppress
 
 from mqkit.backend import Notes as Asked
-from mqkit.backend import Sender, Subscription
+from mqkit.backend import Sender, Settlement, Subscription
 from mqkit.backends.rabbitmq import frames, wire
+from mqkit.backends.rabbitmq.acknowledgements import acknowledgements
 from mqkit.backends.rabbitmq.channels import Channel, ChannelClosed, NotFound
 from mqkit.backends.rabbitmq.link import CLOSE_TIMEOUT, PREFETCH_MAX, Link
 from mqkit.backends.rabbitmq.notes import Note, Notes
@@ -22,8 +23,7 @@ from mqkit.topology import group_name
 WRITE_TIMEOUT = 5.0
 """Seconds for a note to be confirmed: while an alarm is on, it is not."""
 OVERDUE = 2.0
-"""Seconds without a note after which those that were counted, and are not there any more, are not waited for: they
-expired."""
+"""Seconds without a note after which they are counted again, longer each time: some may have expired meanwhile."""
 
 
 class Noting:
@@ -45,9 +45,13 @@ class Noting:
         self._loop = asyncio.get_running_loop()
         self._notes = Notes()
         self._channel: Channel | None = None
+        self._consumer = ""
+        self._lying: dict[int, None] = {}
+        """Tags of the notes that lie with us, ascending."""
         self._sender: Sender | None = None
         self._counted = self._arrived = 0
         self._since = 0.0
+        self._overdue = OVERDUE
         self._complete = False
         self._arrival = asyncio.Event()
 
@@ -75,11 +79,15 @@ class Noting:
             return True
         if self._channel is None and not await self._begin():
             return False
+        channel = self._channel
+        assert channel is not None
         for _ in range(2):  # what was under way to us at the first answer is here before the second
             if not await self._all_on_their_way():
                 return False
-        overdue = self._loop.time() > self._since + OVERDUE
-        self._complete = overdue or self._arrived >= min(self._counted, PREFETCH_MAX)
+        self._complete = self._arrived >= min(self._counted, PREFETCH_MAX)
+        if not self._complete and self._loop.time() > self._since + self._overdue:
+            self._overdue *= 2  # the broker, or we, may only be slow
+            await self._stop(channel)
         return self._complete
 
     async def _begin(self) -> bool:
@@ -93,7 +101,7 @@ class Noting:
             self._channel = channel
             self._counted, self._arrived = found.messages, 0
             self._since = self._loop.time()
-            await self._link.consume(channel, self._queue, PREFETCH_MAX)
+            self._consumer = await self._link.consume(channel, self._queue, PREFETCH_MAX)
         return True
 
     async def _all_on_their_way(self) -> bool:
@@ -131,6 +139,7 @@ class Noting:
     async def _stop(self, channel: Channel) -> None:
         """Give back what was read."""
         self._channel, self._notes = None, Notes()
+        self._lying.clear()
         await self._link.drop(channel)
 
     # --- what the connection brings
@@ -140,6 +149,7 @@ class Noting:
         del where, body, redelivered
         self._arrived += 1
         self._since = self._loop.time()
+        self._lying[tag] = None
         self._acknowledge(self._notes.arrived(tag, wire.decode(header).headers))
         self._arrival.set()
 
@@ -164,8 +174,11 @@ class Noting:
 
     def _acknowledge(self, tags: Iterable[int]) -> None:
         assert self._channel is not None
-        for tag in tags:
-            self._link.stream.write(frames.ack(self._channel.number, tag, multiple=False))
+        settled = dict.fromkeys(tags, Settlement.DONE)
+        for one in acknowledgements(self._lying, settled):
+            self._link.stream.write(frames.ack(self._channel.number, one.tag, multiple=one.multiple))
+        for tag in settled:
+            del self._lying[tag]
 
     # --- the session's deliveries
 
@@ -231,7 +244,21 @@ class Noting:
                     while self._notes.owed and self._link.lost is None and not channel.is_closed:
                         self._arrival.clear()
                         await self._arrival.wait()
-            self._link.stream.flush()
+            await self._acted_upon(channel)
             await self._link.drop(channel)
         if self._sender is not None:
             await self._sender.close()
+
+    async def _acted_upon(self, channel: Channel) -> None:
+        """Return when RabbitMQ has removed all notes that were acknowledged.
+
+        A channel keeps acknowledgements back while more than 32 of its commands wait for a quorum queue, and forgets
+        them when it is closed (rabbit_fifo_client, 4.0 to 4.3); when it ends a consumer it sends them first, and
+        answers after that was done. Another consumer takes its place before: a queue without one looks as if it had all
+        its notes back, which it has only when the channel is closed.
+        """
+        self._link.stream.flush()
+        with suppress(ChannelClosed, BackendError):
+            async with self._link.calling(CLOSE_TIMEOUT):
+                await self._link.consume(channel, self._queue, 1)
+                await channel.cancel(self._consumer)

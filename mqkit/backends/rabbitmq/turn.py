@@ -83,9 +83,12 @@ class Turn:
                 if self._channel is None:
                     await channel.queue_declare(self._queue, passive=True)
                 found = await channel.queue_declare(self._line, durable=True, arguments=ARGUMENTS)
-                if self._channel is None:
-                    self._channel = channel
+            if not found.messages:
+                await self._offer()
+            if self._channel is None:
+                async with self._link.calling():
                     await self._link.consume(channel, self._line, 1)
+                self._channel = channel
         except NotFound:
             raise
         except ChannelClosed as error:
@@ -93,8 +96,6 @@ class Turn:
         finally:
             if self._channel is None:
                 await self._link.drop(channel)
-        if not found.messages and not self.held:
-            await self._offer()
         return False
 
     async def _free(self, channel: Channel) -> bool:
