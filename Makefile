@@ -74,7 +74,7 @@ lint: .venv/.development
 # with brokers of its own. The run also holds the README's table of promises to what passed. pytest comes last: its
 # closing line is the result.
 test: .venv/.development lint provision
-	@$(PYTHON) -m pytest --numprocesses 4 --dist loadgroup --no-loadscope-reorder --promises-table README.md
+	@$(PYTHON) -m pytest --numprocesses 6 --dist loadgroup --no-loadscope-reorder --promises-table README.md
 
 format: .venv/.development
 	@.venv/bin/ruff check --fix --quiet || true

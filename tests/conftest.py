@@ -6,17 +6,19 @@ MQKIT_TEST_AMQP_URL and MQKIT_TEST_KAFKA_URL name brokers to use instead of star
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
+from mqkit.testing.promises import MARK as PROMISE
 from tests.brokers import Broker, given, streaming, without
+from tests.sharing import Sharing
 
 if TYPE_CHECKING:
-    import broker_containers
+    from broker_images import BrokerName
 
 
 # CI plays the same examples each time, so that a landing depends on the change alone; everybody else looks for new ones.
@@ -25,72 +27,110 @@ settings.register_profile("developer", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 
-@pytest.fixture(scope="session")
-def rabbitmq_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+OWN = "own_broker"
+"""The mark of a test that stops its broker, or does to it what others would feel, or looks at all that it holds: it gets
+one that is shared with nobody but tests of the same kind, in one process."""
+DISTURBING = frozenset({"interrupt", "disconnect"})
+"""The abilities of a harness that are of that kind."""
+SHARING = pytest.StashKey["Sharing"]()
+
+
+@pytest.fixture
+def rabbitmq_broker(request: pytest.FixtureRequest) -> Broker:
     """RabbitMQ, the newest release line."""
-    if broker := given("MQKIT_TEST_AMQP_URL"):
-        yield broker
-    else:
-        from broker_containers import rabbitmq
-
-        yield from started(request, rabbitmq())
+    return given("MQKIT_TEST_AMQP_URL") or one(request, "rabbitmq")
 
 
-@pytest.fixture(scope="session")
-def rabbitmq_old_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+@pytest.fixture
+def rabbitmq_old_broker(request: pytest.FixtureRequest) -> Broker:
     """RabbitMQ, the oldest release line that mqkit supports."""
-    from broker_containers import rabbitmq
-
-    yield from started(request, rabbitmq("4.0"))
+    return one(request, "rabbitmq-old")
 
 
-@pytest.fixture(scope="session")
-def kafka_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+@pytest.fixture
+def kafka_broker(request: pytest.FixtureRequest) -> Broker:
     """One node of Kafka."""
-    if broker := given("MQKIT_TEST_KAFKA_URL"):
-        yield broker
-    else:
-        from broker_containers import kafka
-
-        yield from started(request, kafka())
+    return given("MQKIT_TEST_KAFKA_URL") or one(request, "kafka")
 
 
-def started(
-    request: pytest.FixtureRequest, broker: "AbstractContextManager[broker_containers.Broker]"
-) -> Iterator[Broker]:
+def one(request: pytest.FixtureRequest, name: "BrokerName") -> Broker:
+    """The broker for this test: the run's, or its process's own."""
     from broker_images import BrokersUnavailable
 
+    try:
+        if needs_its_own(request.node):
+            own: Callable[[BrokerName], Broker] = request.getfixturevalue("own_brokers")
+            return own(name)
+        with streaming(request.config):
+            return request.config.stash[SHARING].broker(name)
+    except BrokersUnavailable as error:
+        without(str(error))
+
+
+def needs_its_own(item: pytest.Item) -> bool:
+    """Whether the test must not share its broker."""
+    needs = {need for mark in item.iter_markers(PROMISE) for need in mark.kwargs["needs"]}
+    return item.get_closest_marker(OWN) is not None or not needs.isdisjoint(DISTURBING)
+
+
+@pytest.fixture(scope="session")
+def own_brokers(request: pytest.FixtureRequest) -> "Iterator[Callable[[BrokerName], Broker]]":
+    """Starts a broker of this process's own, or finds the one that it has."""
+    from broker_containers import kafka, rabbitmq
+
+    found: dict[str, Broker] = {}
     with ExitStack() as stack:
-        try:
-            with streaming(request.config):
-                running = stack.enter_context(broker)
-        except BrokersUnavailable as error:
-            without(str(error))
-        yield running
+
+        def own(name: "BrokerName") -> Broker:
+            if name not in found:
+                with streaming(request.config):
+                    starting = kafka() if name == "kafka" else rabbitmq("4.0" if name == "rabbitmq-old" else "4.3")
+                    found[name] = stack.enter_context(starting)
+            return found[name]
+
+        yield own
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tells each process that pytest-xdist starts which brokers are the run's."""
+    sharing: Sharing = node.config.stash[SHARING]
+    node.workerinput["brokers"] = (sharing.folder, sharing.owner)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes the brokers, when this is the run's main process."""
+    if not hasattr(config, "workerinput"):
+        config.stash[SHARING].remove()
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Lets SIGINT through again: a run in the background has it ignored, and so would all processes that tests start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.addinivalue_line("markers", f"{OWN}: its broker is shared with no other process")
+    told: Any = getattr(config, "workerinput", None)
+    config.stash[SHARING] = Sharing(*told["brokers"]) if told else Sharing.of_this_process()
 
 
-SECOND_HALF = frozenset({"consuming", "poison", "pulling", "notes", "stopping"})
-"""Parts of the conformance suite that take about as long together as all others."""
+IN_ONE_PROCESS = frozenset({"test_extension"})
+"""Files whose tests share what took long to make."""
+BY_ITSELF = ("conformance", "integration", "journeys")
+"""Folders whose tests mostly wait for a broker: each goes to whatever process is free."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What pytest-xdist keeps in one process, with --dist loadgroup: a file, or of the conformance suite one colour.
+    """What pytest-xdist keeps in one process, with --dist loadgroup, and what begins first.
 
-    On the brokers that colour is cut in two, since its tests mostly wait, and the longest group decides how long all take.
+    That is a file; where tests wait for brokers, what needs brokers of its own, which is begun first, for it is long.
     """
     for item in items:
-        group = item.path.stem
-        if hasattr(item, "callspec") and (colour := item.callspec.params.get("colour")):
-            part = item.function.__module__.rpartition(".")[2] if isinstance(item, pytest.Function) else ""
-            half = " second half" if part in SECOND_HALF and group in ("test_kafka", "test_rabbitmq") else ""
-            group = f"{group} {colour}{half}"
-        item.add_marker(pytest.mark.xdist_group(group))
+        if needs_its_own(item):
+            group = "kafka" if "kafka" in item.nodeid else "rabbitmq"
+            item.add_marker(pytest.mark.xdist_group(f"own {group}"))
+        elif item.path.parent.name not in BY_ITSELF or item.path.stem in IN_ONE_PROCESS:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: not needs_its_own(item))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,19 +1,14 @@
 """The contract on RabbitMQ; strangers speak through pika and aio-pika."""
 
 import asyncio
-import json
-from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import aio_pika
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError
 
 from mqkit.message import Headers, WireMessage
 from mqkit.testing.conformance import Conformance, Harness
@@ -21,6 +16,7 @@ from mqkit.testing.harness import with_options
 from mqkit.testing.waiting import eventually
 from mqkit.topology import group_name
 from tests.brokers import Broker
+from tests.rabbitmq_cleaning import remove_topics
 
 LARGEST = 2**25
 
@@ -91,22 +87,7 @@ class RabbitHarness(Harness):
             # RabbitMQ 4.0: to delete a queue while it becomes leader crashes its dead-lettering worker, again and
             # again, until the supervisor of all of them gives up; from then on every declaration fails
             return
-        with suppress(AMQPError), self._channel() as channel:  # a queue that stays is no failure of the test
-            for queue in self._queues():
-                if queue.startswith(tuple(f"{topic}." for topic in topics)):
-                    channel.queue_delete(queue)
-            for topic in topics:
-                channel.exchange_delete(topic)
-
-    def _queues(self) -> list[str]:
-        if not self._broker.management_url:
-            return []  # a broker that the user named, and without it nobody can tell
-        management = urlsplit(self._broker.management_url)
-        port, login = management.port, f"{management.username}:{management.password}"
-        request = Request(f"http://{management.hostname}:{port}/api/queues?columns=name&disable_stats=true")
-        request.add_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")
-        with urlopen(request, timeout=30) as answer:
-            return [queue["name"] for queue in json.load(answer)]
+        remove_topics(self._broker, topics)
 
     @contextmanager
     def _channel(self) -> Iterator[BlockingChannel]:

@@ -78,6 +78,7 @@ def test_rabbitmq_names_its_management_api_in_its_url(rabbitmq_broker: Broker) -
     assert rabbitmq_broker.url.endswith(f"?management={rabbitmq_broker.management_url}")
 
 
+@pytest.mark.own_broker
 def test_rabbitmq_restarted_keeps_its_url_and_what_is_durable(rabbitmq_broker: Broker) -> None:
     url, queue = rabbitmq_broker.url, f"brokers-{uuid.uuid4()}"
     publish_to_quorum_queue(rabbitmq_broker, queue, b"still here")
@@ -125,6 +126,7 @@ def test_kafka_carries_a_message(kafka_broker: Broker) -> None:
     assert consume(kafka_broker, topic) == b"hello"
 
 
+@pytest.mark.own_broker
 def test_kafka_restarted_keeps_its_url_and_its_topics(kafka_broker: Broker) -> None:
     url, topic = kafka_broker.url, f"brokers-{uuid.uuid4()}"
     create_topic(kafka_broker, topic)

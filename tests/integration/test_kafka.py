@@ -202,6 +202,7 @@ def test_a_partition_that_was_taken_away_cannot_be_noted_and_brings_its_notes(se
     }
 
 
+@pytest.mark.own_broker
 def test_a_note_returns_when_the_broker_has_it_and_not_before(session: Session, kafka_broker: Broker) -> None:
     receiver = session.receiver()
     session.publish(b"x")
@@ -216,6 +217,7 @@ def test_a_note_returns_when_the_broker_has_it_and_not_before(session: Session, 
     assert take(session.receiver(), 1)[0].spent == 2
 
 
+@pytest.mark.own_broker
 def test_a_note_that_nobody_confirms_ends_the_session_in_time(
     session: Session, kafka_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -652,6 +654,7 @@ def test_the_broker_tells_who_it_is(session: Session) -> None:
         odd.connect(10)
 
 
+@pytest.mark.own_broker
 def test_a_restart_of_the_broker_is_told_and_repeats_nothing(session: Session, kafka_broker: Broker) -> None:
     told: list[str] = []
     receiver = session.receiver(notify=lambda kind, _: told.append(kind))
@@ -698,6 +701,7 @@ def test_a_topic_that_is_deleted_ends_the_session_and_can_be_declared_again(sess
     assert b"y" in bodies(take(again, 1))
 
 
+@pytest.mark.own_broker
 def test_while_the_broker_is_away_everything_ends_in_time(session: Session, kafka_broker: Broker) -> None:
     receiver = session.receiver()
     session.publish(*(b"%d" % number for number in range(100)))

@@ -42,6 +42,7 @@ from mqkit.errors import (
 from mqkit.message import Delivery, HeaderValue, Outgoing, WireMessage
 from mqkit.topology import TopicNeed, Topology
 from tests.brokers import Broker
+from tests.rabbitmq_cleaning import remove_topics
 
 DONE, RELEASE = Settlement.DONE, Settlement.RELEASE
 PATIENCE = 20.0
@@ -137,6 +138,7 @@ def at(site: Site, test: Callable[[Session], Awaitable[None]], *, query: str = "
             await test(Session(backend, topic))
         finally:
             await backend.close()
+            remove_topics(site.broker, [topic])
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:  # of aiormq, in their last step
             assert not (await asyncio.wait(left, timeout=5))[1]
@@ -435,6 +437,7 @@ def test_a_full_queue_is_a_retryable_refusal(newest: Site) -> None:
     at(newest, test)
 
 
+@pytest.mark.own_broker
 def test_a_blocking_broker_ends_each_send_in_time_and_in_truth(each: Site) -> None:
     async def test(session: Session) -> None:
         sender = await session.backend.open_sender()
@@ -471,6 +474,7 @@ def test_a_blocking_broker_ends_each_send_in_time_and_in_truth(each: Site) -> No
     at(each, test)
 
 
+@pytest.mark.own_broker
 def test_unconfirmed_when_the_connection_is_lost_is_unknown(newest: Site) -> None:
     async def test(session: Session) -> None:
         sender = await session.backend.open_sender()
@@ -492,6 +496,7 @@ def test_unconfirmed_when_the_connection_is_lost_is_unknown(newest: Site) -> Non
     at(newest, test)
 
 
+@pytest.mark.own_broker
 def test_a_frozen_broker_ends_a_send_in_its_time(newest: Site) -> None:
     async def test(session: Session) -> None:
         sender = await session.backend.open_sender()
@@ -890,6 +895,7 @@ def test_what_was_settled_one_by_one_right_before_an_ordered_group_is_left_does_
     at(each, test)
 
 
+@pytest.mark.own_broker
 def test_a_long_handler_keeps_its_message(each: Site) -> None:
     """RabbitMQ takes back after 30 minutes what is out; the test makes that seconds."""
 
@@ -962,6 +968,7 @@ def test_a_delayed_message_comes_to_every_group_and_to_who_listens(each: Site) -
     at(each, test, groups=("g", "h"))
 
 
+@pytest.mark.own_broker
 @pytest.mark.parametrize("gone", ["its group", "all of it"])
 def test_what_was_delayed_for_nobody_any_more_holds_back_no_other_and_comes_when_there_is_somebody(
     each: Site, gone: str
@@ -1008,6 +1015,7 @@ def test_many_retries_leave_no_trace_in_the_headers(each: Site) -> None:
     at(each, test)
 
 
+@pytest.mark.own_broker
 def test_a_retry_whose_group_is_gone_for_a_while_is_kept(each: Site) -> None:
     async def test(session: Session) -> None:
         await session.send(session.out(b"keep me", group="g", delay=0.5))
@@ -1024,6 +1032,7 @@ def test_a_retry_whose_group_is_gone_for_a_while_is_kept(each: Site) -> None:
         at(each, test)
 
 
+@pytest.mark.own_broker
 def test_what_is_published_while_a_groups_queue_is_missing_comes_when_it_is_there_again(each: Site) -> None:
     async def test(session: Session) -> None:
         with stranger(each.broker) as channel:

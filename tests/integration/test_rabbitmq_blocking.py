@@ -15,6 +15,7 @@ from mqkit.backends.rabbitmq.blocking import RabbitBackend
 from mqkit.message import Delivery, Outgoing, WireMessage
 from mqkit.topology import TopicNeed, Topology
 from tests.brokers import Broker
+from tests.rabbitmq_cleaning import remove_topics
 
 PATIENCE = 20.0
 
@@ -31,6 +32,7 @@ def backend(rabbitmq_broker: Broker, topic: str) -> Iterator[RabbitBackend]:
     found.declare(Topology((TopicNeed(topic, frozenset({"g"})),)))
     yield found
     found.close()
+    remove_topics(rabbitmq_broker, [topic])
 
 
 def listen(backend: RabbitBackend, topic: str) -> BlockingReceiver:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from uuid import uuid4
 
 import pika
@@ -26,6 +26,7 @@ from mqkit.errors import BackendError, ConfigurationError, ConnectionLost, Lease
 from mqkit.message import Delivery, Outgoing, WireMessage
 from mqkit.topology import TopicNeed, Topology
 from tests.brokers import Broker
+from tests.rabbitmq_cleaning import remove_topics
 
 DONE, RELEASE = Settlement.DONE, Settlement.RELEASE
 PATIENCE = 20.0
@@ -35,10 +36,12 @@ MANY = 200
 
 
 @pytest.fixture(params=["rabbitmq_broker", "rabbitmq_old_broker"])
-def any_broker(request: pytest.FixtureRequest) -> Broker:
+def any_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     """Each version in turn."""
     broker: Broker = request.getfixturevalue(request.param)
-    return broker
+    yield broker
+    remove_topics(broker, Group.topics)
+    Group.topics.clear()
 
 
 @pytest.fixture(autouse=True, params=[aiormq_driver.connect, pika_driver.connect], ids=["aiormq", "pika"])
@@ -50,9 +53,13 @@ def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 class Group:
     """A topic of its own with the group `g`, and the processes that work on it: one backend each."""
 
+    topics: ClassVar[list[str]] = []
+    """Of all, until they are removed."""
+
     def __init__(self, url: str) -> None:
         self.url = url
         self.topic = f"t-{uuid4().hex}"
+        self.topics.append(self.topic)
         self.notes = f"{self.topic}.g.retry.notes"
         self.backends: list[RabbitBackend] = []
 
@@ -326,6 +333,7 @@ def test_of_messages_that_are_alike_each_keeps_its_own_count(any_broker: Broker)
     at(any_broker, test)
 
 
+@pytest.mark.own_broker
 def test_notes_outlive_a_restart_of_the_broker(rabbitmq_broker: Broker) -> None:
     async def test(group: Group) -> None:
         stranges = {"f": 1.5, "n": None, "deep": {"b": [1, b"\xff"], "a": True}, "text": "\N{SNOWMAN}"}
@@ -344,6 +352,7 @@ def test_notes_outlive_a_restart_of_the_broker(rabbitmq_broker: Broker) -> None:
     at(rabbitmq_broker, test)
 
 
+@pytest.mark.own_broker
 def test_while_the_broker_blocks_a_note_ends_in_time_and_acknowledgements_go_on(any_broker: Broker) -> None:
     async def test(group: Group) -> None:
         await group.publish(*(message(b"%d" % number) for number in range(3)))

@@ -196,6 +196,7 @@ def test_an_order_is_put_off_while_the_file_is_held(sqlite_shop: Shop) -> None:
     assert web.terminate() == 0
 
 
+@pytest.mark.own_broker
 def test_an_order_is_put_off_while_the_broker_is_away(shop_at: Open, rabbitmq_broker: Broker) -> None:
     web = shop_at(rabbitmq_broker.url).start(*GUNICORN)
     web.order()
@@ -239,6 +240,7 @@ def test_fastapi_on_kafka(shop_at: Open, kafka_broker: Broker) -> None:
     packs(shop_at(kafka_broker.url))
 
 
+@pytest.mark.own_broker
 def test_fastapi_is_not_healthy_while_the_broker_is_away(shop_at: Open, rabbitmq_broker: Broker) -> None:
     web = shop_at(rabbitmq_broker.url).start(*UVICORN)
     assert web.ask("GET", "/health")[0] == 200
