@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv demo brokers brokers-down test provision lint format bench clean
+.PHONY: help venv demo brokers brokers-down test test-all provision lint format bench clean
 
 help:
 	@echo "mqkit: write a messaging service once, run it on RabbitMQ, Kafka, SQLite or memory."
@@ -17,6 +17,7 @@ help:
 	@echo
 	@echo "  make venv            .venv with mqkit and all that its developers use (Python 3.11 or newer)"
 	@echo "  make test            lint, then all tests, with brokers of their own; what CI runs"
+	@echo "  make test-all        the same, and in full what it runs in a short form"
 	@echo "  make lint            ruff, mypy and pyright only"
 	@echo "  make format          let ruff put the code in order"
 	@echo "  make bench           measure mqkit against its peers, on brokers of its own (half an hour), and write the tables"
@@ -70,11 +71,14 @@ lint: .venv/.development
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv/bin/pyright
 	@echo "lint: ruff, mypy and pyright have nothing to say"
 
-# Most tests wait for brokers, so several files (of the conformance suite: the apps of a file) run at once, each process
-# with brokers of its own. The run also holds the README's table of promises to what passed. pytest comes last: its
-# closing line is the result.
+# Most tests wait for brokers, so several processes run them at once; they share brokers, but for tests that stop them.
+# The run also holds the README's table of promises to what passed. pytest comes last: its closing line is the result.
 test: .venv/.development lint provision
-	@$(PYTHON) -m pytest --numprocesses 6 --dist loadgroup --no-loadscope-reorder --promises-table README.md
+	@$(PYTHON) -m pytest --numprocesses 6 --dist loadgroup --no-loadscope-reorder --promises-table README.md $(ARGS)
+
+# also what `test` runs in a short form: the conformance suite on the oldest RabbitMQ and on the backend of a plugin
+test-all:
+	@$(MAKE) test ARGS=--all
 
 format: .venv/.development
 	@.venv/bin/ruff check --fix --quiet || true

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from mqkit.testing.promises import MARK as PROMISE
+from mqkit.testing.short import split
 from tests.brokers import Broker, given, streaming, without
 from tests.sharing import Sharing
 
@@ -104,6 +105,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[SHARING].remove()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which tests are run."""
+    parser.addoption("--all", action="store_true", help="run in full what else runs in a short form: see SHORT")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Lets SIGINT through again: a run in the background has it ignored, and so would all processes that tests start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -119,11 +125,20 @@ BY_ITSELF = ("conformance", "integration", "journeys")
 """Folders whose tests mostly wait for a broker: each goes to whatever process is free."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+SHORT = frozenset({"test_rabbitmq_old"})
+"""Conformance suites of which one test for each promise is run: what an old broker may do otherwise, they all meet."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What pytest-xdist keeps in one process, with --dist loadgroup, and what begins first.
 
     That is a file; where tests wait for brokers, what needs brokers of its own, which is begun first, for it is long.
     """
+    if not config.getoption("--all"):
+        _, left_out = split([item for item in items if item.path.stem in SHORT])
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     for item in items:
         if needs_its_own(item):
             group = "kafka" if "kafka" in item.nodeid else "rabbitmq"

@@ -6,4 +6,5 @@ harness       what a backend's author supplies, about thirty lines
 service colours scene worker faults record waiting   what the tests are written with: a service of either colour,
               a worker in a process, a seam that breaks on demand, what happened, and how to wait for it
 report        a pytest plugin: the table of promises and backends
+short         which tests the suite's short form leaves out
 """

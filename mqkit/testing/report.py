@@ -2,6 +2,7 @@
 
 `-p mqkit.testing.report` prints it after a run. `--promises-table FILE` also compares it with the table between the
 markers in that Markdown file, and fails the run if they differ; with `--promises-write` it writes the table there.
+`--promises-short` runs one test of each promise.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from mqkit.testing.promises import MARK, PROMISES, Column, Promise, markdown
+from mqkit.testing.short import split
 
 BEGIN: Final = "<!-- promises -->"
 END: Final = "<!-- /promises -->"
@@ -99,10 +101,11 @@ class Table:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The two options."""
+    """The options."""
     group = parser.getgroup("mqkit")
     group.addoption("--promises-table", metavar="FILE", help="compare the table of promises with the one in FILE")
     group.addoption("--promises-write", action="store_true", help="write the table into that file instead")
+    group.addoption("--promises-short", action="store_true", help="run one test of each promise, not all")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -110,6 +113,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{MARK}(*numbers, needs): the test proves these promises of the contract")
     config.stash[STASH] = Table()
     config.pluginmanager.register(Listener(config.stash[STASH]), "mqkit-promises")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what the short form does not run."""
+    if config.getoption("--promises-short"):
+        items[:], left_out = split(items)
+        config.hook.pytest_deselected(items=left_out)
 
 
 class Listener:

@@ -100,15 +100,16 @@ asyncio.run(main())
 
 
 @pytest.mark.timeout(600)
-def test_its_backend_keeps_the_contract(site: Site, tmp_path: Path) -> None:
+def test_its_backend_keeps_the_contract(site: Site, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    short = [] if pytestconfig.getoption("--all") else ["--promises-short"]
     shutil.copy(PLUGIN / "test_files.py", tmp_path)
     out = site.run(
         "-m", "pytest", "test_files.py", "-q", "-p", "mqkit.testing.report", "-p", "no:cacheprovider", "--strict-markers",
-        "--timeout=120", "--numprocesses=2", cwd=tmp_path, timeout=580,
+        "--timeout=120", "--numprocesses=2", *short, cwd=tmp_path, timeout=580,
     )  # fmt: skip
     passed = re.search(r"(\d+) passed", out.splitlines()[-1])
     assert passed, out
-    assert int(passed[1]) > 100, "many ran; that none failed, the exit code told"
+    assert int(passed[1]) > 40, "many ran; that none failed, the exit code told"
 
 
 @pytest.mark.timeout(300)
