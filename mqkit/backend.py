@@ -282,7 +282,11 @@ class Backend(Protocol):
         ...
 
     async def groups(self, topic: str | None = None) -> Sequence[tuple[str, str]]:
-        """(topic, group) of each group that exists at the broker, as far as it can be known; of one topic if given."""
+        """(topic, group) of each group that exists at the broker; of one topic if given.
+
+        Raises:
+            ConfigurationError: that cannot be known as things are set up; says what to change.
+        """
         ...
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ from mqkit.cli.failures import sentence
 from mqkit.cli.loading import load_for_tools
 from mqkit.cli.opening import connected
 from mqkit.cli.options import at
-from mqkit.errors import MqkitError
+from mqkit.errors import ConfigurationError, MqkitError
 from mqkit.plugins import PluginInfo
 from mqkit.registry import masked
 from mqkit.settings import FILE, provenance
@@ -110,7 +110,12 @@ async def _broker(app: AsyncApp, path: str | None, where: str, found: Diagnosis)
                     f"mqkit topology apply {path}{where}"
                 )
         else:
-            groups = await there.backend.groups()
+            try:
+                groups = await there.backend.groups()
+            except ConfigurationError as error:
+                found.cautions.append(sentence(error))
+                return
             needs = [TopicNeed(topic, frozenset({group})) for topic, group in groups]
             for finding in await there.backend.examine(Topology().including(needs)):
                 found.problems += finding.dangers
+                found.cautions += [one for one in finding.cautions if one not in found.cautions]

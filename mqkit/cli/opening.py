@@ -46,8 +46,14 @@ async def require_topic(backend: Backend, url: str, topic: str, advice: str = ""
     """
     findings = await backend.examine(Topology((TopicNeed(topic),)))
     if any(finding.state == "missing" for finding in findings):
-        known = sorted({name for name, _ in await backend.groups()})
-        raise ConfigurationError(f"there is no topic {topic!r} at {url}: {known_topics(known)}{advice}")
+        raise ConfigurationError(f"there is no topic {topic!r} at {url}: {await _known(backend)}{advice}")
+
+
+async def _known(backend: Backend) -> str:
+    try:
+        return known_topics(sorted({name for name, _ in await backend.groups()}))
+    except ConfigurationError:  # the broker does not tell
+        return "which there are cannot be seen"
 
 
 def known_topics(names: list[str]) -> str:

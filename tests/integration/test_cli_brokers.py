@@ -102,3 +102,19 @@ def test_a_wrong_password_is_explained_and_not_shown(tmp_path: Path, rabbitmq_br
     sentence = CommandLine(tmp_path).refused("inspect", "--url", wrong)
     assert "check the user, the password" in sentence
     assert "wrong-secret" not in sentence
+
+
+def test_a_doctor_that_cannot_look_at_policies_and_groups_says_so(tmp_path: Path, rabbitmq_broker: Broker) -> None:
+    there = urlsplit(rabbitmq_broker.url)
+    blind = there._replace(query="management=http://127.0.0.1:1").geturl()
+    topic = f"cli-{uuid4().hex[:8]}"
+    (tmp_path / "shop.py").write_text(SHOP.format(topic=topic, options=""))
+    mqkit = CommandLine(tmp_path, {"MQKIT_URL": blind})
+    mqkit("topology", "apply", "shop")
+    (caution,) = json.loads(mqkit("doctor", "shop", "--json").out)["cautions"]
+    assert "could not look at policies" in caution
+    (caution,) = json.loads(mqkit("doctor", "--json").out)["cautions"]
+    assert "could not look at which groups there are" in caution
+    assert "could not look at which groups there are" in mqkit.refused("inspect")
+    (found,) = json.loads(mqkit("inspect", topic, "billing", "--json").out)
+    assert found["ready"] == 0

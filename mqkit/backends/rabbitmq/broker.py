@@ -127,14 +127,16 @@ class RabbitBroker:
         return None if known is None else int(known.get("messages_unacknowledged", 0))
 
     async def _no_group(self, topic: str, group: str) -> str:
-        names = [f"{one} of {of}" for of, one in await self.groups()]
+        names = [f"{one} of {of}" for of, one in groups(await self._management.queues() or {})]
         known = f"; there is {', '.join(names)}" if names else ""
         return f"RabbitMQ at {self.url.where} has no group {group!r} of topic {topic!r}{known}"
 
     async def groups(self, topic: str | None = None) -> Sequence[tuple[str, str]]:
         """As Backend.groups."""
         queues = await self._management.queues()
-        return [found for found in groups(queues or {}) if topic is None or found[0] == topic]
+        if queues is None:
+            raise ConfigurationError(self._management.unseen("which groups there are", "queues"))
+        return [found for found in groups(queues) if topic is None or found[0] == topic]
 
     async def close(self) -> None:
         """As Backend.close."""

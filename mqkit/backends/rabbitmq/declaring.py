@@ -94,9 +94,20 @@ class Declaring:
         findings = [
             replace(finding, dangers=told[finding.name]) if finding.kind == "queue" else finding for finding in findings
         ]
+        if findings and (unseen := self._unseen(policies, queues, exchanges)):
+            findings[0] = replace(findings[0], cautions=unseen)
         missing = {finding.name for finding in findings if finding.state == "missing"}
         findings += [_examined_binding(binding, bindings, missing) for binding in wanted.bindings]
         return findings
+
+    def _unseen(self, policies: object, queues: object, exchanges: object) -> tuple[str, ...]:
+        """What could not be looked at, of these that are None."""
+        if policies is None:
+            return (self._management.unseen("policies, which can delete or limit what waits", "policies"),)
+        if queues is None or exchanges is None:
+            kind = "queues" if queues is None else "exchanges"
+            return (self._management.unseen("the settings of what is there", kind),)
+        return ()
 
     async def _each(self, items: Sequence[T], do: Callable[[Channel, T], Awaitable[R]]) -> list[R]:
         """What `do` says to each of `items`, in their order; a channel that it lost is replaced."""

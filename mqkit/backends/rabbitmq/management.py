@@ -1,6 +1,7 @@
 """What only RabbitMQ's management API tells: names, arguments, and what is out. Read-only, standard library, a thread.
 
 An answer of None means that the API could not be asked: it is a plugin, on another port, and may be closed to us.
+`unseen` then says why.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from urllib.request import (
 from mqkit.backends.rabbitmq import tls
 from mqkit.backends.rabbitmq.options import RabbitUrl
 from mqkit.backends.rabbitmq.policies import Policy, policies
+from mqkit.legible import in_line
 
 TIMEOUT = 3.0
 PORTS = {"http": 15672, "https": 15671}
@@ -42,6 +44,17 @@ class Management:
         self._base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}/api/"
         self._vhost = quote(url.vhost, safe="")
         self._url = url
+        self._refused: dict[str, str] = {}
+        """Why the last question of a kind had no answer, by its kind."""
+
+    def unseen(self, what: str, kind: str) -> str:
+        """A sentence: that `what` could not be looked at, since questions of a `kind` had no answer; and what to do."""
+        why = self._refused.get(kind, "no answer")
+        return (
+            f"RabbitMQ at {self._url.where}: could not look at {what}, as its management API at {self._base}{kind} "
+            f"gave no answer ({why}): enable the plugin rabbitmq_management, let this user see it (the tag "
+            "policymaker), or say where it is by ?management=http://host:port in the URL"
+        )
 
     async def queue(self, name: str) -> dict[str, Any] | None:
         """All about one queue."""
@@ -88,7 +101,8 @@ class Management:
         try:
             with self._opener().open(request, timeout=TIMEOUT) as answer:
                 return json.loads(answer.read(LIMIT))
-        except (URLError, HTTPException, OSError, ValueError):
+        except (URLError, HTTPException, OSError, ValueError) as failure:
+            self._refused[path.partition("/")[0]] = in_line(_reason(failure))[:200]
             return None
 
     def _opener(self) -> OpenerDirector:
@@ -100,6 +114,11 @@ class Management:
         for one in (handler, HTTPDefaultErrorHandler(), HTTPErrorProcessor()):
             opener.add_handler(one)
         return opener
+
+
+def _reason(failure: Exception) -> str:
+    inner = failure.reason if type(failure) is URLError else failure
+    return str(inner) or type(inner).__name__
 
 
 def _by_name(found: object) -> dict[str, dict[str, Any]] | None:

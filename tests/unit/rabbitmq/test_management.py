@@ -22,6 +22,7 @@ class Heard(HTTPServer):
         self.logins: list[str] = []
         self.elsewhere = ""
         """Where to send whoever asks."""
+        self.status = 200
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -31,7 +32,7 @@ class Answer(BaseHTTPRequestHandler):
         assert isinstance(self.server, Heard)
         login = self.headers.get("Authorization", "").removeprefix("Basic ")
         self.server.logins.append(base64.b64decode(login).decode())
-        self.send_response(302 if self.server.elsewhere else 200)
+        self.send_response(302 if self.server.elsewhere else self.server.status)
         if self.server.elsewhere:
             self.send_header("Location", self.server.elsewhere)
         self.end_headers()
@@ -102,3 +103,24 @@ def test_a_password_follows_no_redirect_and_goes_through_no_proxy(
 def test_no_password_is_shown_by_what_is_made_of_a_url() -> None:
     url = parse_url("amqps://u:secret@h/?management=https://a:secret@h&keyfile=secret")
     assert "secret" not in f"{url!r} {url} {Management(url)!r}"
+
+
+def test_what_could_not_be_asked_is_told_with_the_reason_and_without_a_password(server: Heard) -> None:
+    server.status = 401
+    management = quote(f"http://ops:secret@127.0.0.1:{server.server_port}", safe="")
+    asked = Management(parse_url(f"amqp://u:hidden@h:7/?management={management}"))
+    assert asyncio.run(asked.policies()) is None
+    said = asked.unseen("policies", "policies")
+    assert said.startswith(
+        "RabbitMQ at h:7: could not look at policies, as its management API at "
+        f"http://127.0.0.1:{server.server_port}/api/policies gave no answer (HTTP Error 401: Unauthorized): "
+    )
+    assert "?management=http://host:port" in said
+    assert "secret" not in said
+    assert "hidden" not in said
+
+
+def test_a_management_api_that_nobody_listens_at_is_told_as_such() -> None:
+    asked = Management(parse_url("amqp://u:p@h/?management=http://127.0.0.1:1"))
+    assert asyncio.run(asked.queues()) is None
+    assert "refused" in asked.unseen("which groups there are", "queues")
