@@ -44,7 +44,7 @@ SERVICES: tuple[type[Exception], ...] = (
 BODIES: tuple[type[Exception], ...] = (
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RecursionError,
 )  # fmt: skip
-"""What a validator raises over a body that it did not expect."""
+"""What is raised over a body that nobody expected, if no code of the service raised it."""
 
 # The first time pydantic writes or reads anything it takes a lock for a moment. A process forked by another thread just
 # then would wait for it for ever: so that time is now, and not in the first publish.
@@ -339,9 +339,10 @@ class TopicCodec(Generic[T]):
             return self._read(self._own, b"")
         try:
             return self._read(self._own, b"null")
-        except SchemaError as error:
+        except (SchemaError, *BODIES) as error:
             missing = FieldError("", "is missing: the record is null (a tombstone), or the event has no data")
-            raise SchemaError(error.schema, [missing, *error.fields]) from error
+            fields = error.fields if isinstance(error, SchemaError) else [FieldError("", in_line(repr(error)))]
+            raise SchemaError(schema_name(self._schema), [missing, *fields]) from error
 
     def _read(self, binding: Binding, body: bytes) -> T:
         try:
@@ -350,11 +351,26 @@ class TopicCodec(Generic[T]):
             raise
         except SERVICES as error:
             raise ServiceError(f"the codec cannot read anything: {type(error).__name__}: {error}") from error
-        except Exception as error:  # a validator of the schema, or a plugin's codec, that a hostile body brought down
-            if isinstance(binding, JSONBinding) and not isinstance(error, BODIES):
+        except Exception as error:  # a validator of the schema; or a plugin's codec, that a hostile body brought down
+            if isinstance(binding, JSONBinding) and (not isinstance(error, BODIES) or _in_service(error)):
                 raise
             raise DecodeError(f"the body cannot be read{looks_like(body)}: {type(error).__name__}: {error}") from error
         return payload
+
+
+def _in_service(error: Exception) -> bool:
+    """Whether code of the service raised it, or called what did: a validator, not pydantic over the body alone.
+
+    What a validator says of a body it says by ValueError or AssertionError, which pydantic gathers in a
+    ValidationError. All else that it raises may as well be a mistake in it, or a lack in what it looks things up in.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__"))
+        if module != __name__ and module.partition(".")[0] != "pydantic":
+            return True
+        trace = trace.tb_next
+    return False
 
 
 class Codecs:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import AfterValidator, BaseModel, Field, Json, field_validator, v1
+from pydantic import AfterValidator, BaseModel, Field, Json, field_validator, model_validator, v1
 from pydantic.errors import PydanticUserError
 from typing_extensions import TypedDict
 
@@ -277,9 +277,30 @@ class Validated(BaseModel):
         return value["inside"]
 
 
-def test_a_validator_that_a_hostile_body_brings_down_is_the_messages_fault() -> None:
-    with pytest.raises(DecodeError, match="KeyError: 'inside'"):
+def test_what_fails_in_the_code_of_a_validator_is_not_blamed_on_the_message() -> None:
+    with pytest.raises(KeyError, match="inside"):
         codec(Validated).decode(b'{"value": {}}', JSON)
+    with pytest.raises(TypeError, match="subscriptable"):
+        codec(Validated).decode(b'{"value": 1}', JSON)
+
+
+def test_what_fails_over_a_body_without_any_code_of_the_service_is_the_messages_fault() -> None:
+    bound = codec(int)
+    bound._own._read = {}.__getitem__  # type: ignore[attr-defined]  # as the driver's code in C: it has no frame
+    with pytest.raises(DecodeError, match="KeyError: b'1'"):
+        bound.decode(b"1", JSON)
+
+
+def test_a_body_that_is_not_there_is_the_messages_fault_whatever_a_validator_makes_of_it() -> None:
+    class Whole(BaseModel):
+        @model_validator(mode="before")
+        @classmethod
+        def check(cls, value: Any) -> Any:
+            return value["inside"]
+
+    with pytest.raises(SchemaError, match="tombstone") as caught:
+        codec(Whole).absent()
+    assert "not subscriptable" in str(caught.value)
 
 
 class WithJson(BaseModel):
@@ -391,8 +412,15 @@ def test_a_schema_that_fails_whatever_it_reads_is_the_services_fault(error: Base
         codec(raising(error)).decode(b"1", JSON)
 
 
-@pytest.mark.parametrize("error", [OSError("the database"), RuntimeError("x"), TimeoutError()], ids=repr)
-def test_what_a_validator_raises_about_the_world_is_raised_as_it_is(error: BaseException) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("the database"), RuntimeError("x"), TimeoutError(), KeyError("a table of ours"), TypeError("ours"),
+        AttributeError("a rename"), ZeroDivisionError(),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_a_validator_raises_that_is_not_about_the_body_is_raised_as_it_is(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:
         codec(raising(error)).decode(b"1", JSON)
     assert caught.value is error

@@ -234,11 +234,12 @@ def test_a_schema_that_is_broken_is_never_blamed_on_the_message() -> None:
         assert (outcome.verdict.counted, outcome.verdict.delay) == (False, PATIENCE)
 
 
-def test_what_a_validator_raises_about_the_world_is_tried_again_as_the_policy_says() -> None:
+@pytest.mark.parametrize("error", [OSError("the database"), TypeError("the database")], ids=repr)
+def test_what_a_validator_raises_that_is_not_about_the_body_is_tried_again_as_the_policy_says(error: Exception) -> None:
     async def handler(order: Any) -> None:
         raise AssertionError("never called")
 
-    schema, retry = validated_by(OSError("the database")), Retry(attempts=2, wait_initial=5)
+    schema, retry = validated_by(error), Retry(attempts=2, wait_initial=5)
     first = process(handler, schema=schema, retry=retry)
     assert isinstance(first.verdict, Again)
     assert (first.verdict.counted, first.verdict.delay, first.attempt) == (True, 5, 1)
