@@ -31,6 +31,8 @@ from mqkit.topic import Topic, schema_name
 T = TypeVar("T")
 
 JSON = "application/json"
+NOTHING = b"null"
+"""What JSON writes for None."""
 
 SERVICES: tuple[type[Exception], ...] = (
     PydanticUserError,
@@ -45,6 +47,7 @@ BODIES: tuple[type[Exception], ...] = (
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RecursionError,
 )  # fmt: skip
 """What is raised over a body that nobody expected, if no code of the service raised it."""
+ABSENT = FieldError("", "is missing: the record is null (a tombstone), or the event has no data")
 
 # The first time pydantic writes or reads anything it takes a lock for a moment. A process forked by another thread just
 # then would wait for it for ever: so that time is now, and not in the first publish.
@@ -286,6 +289,10 @@ class TopicCodec(Generic[T]):
             return own.write(payload, round_trip=self._round_trip)
         return own.encode(payload), payload
 
+    def writes_nothing(self, payload: T, body: bytes) -> bool:
+        """Whether `body`, which was written for `payload`, says no more than that there is nothing."""
+        return payload is None and body == NOTHING and isinstance(self._own, JSONBinding)
+
     def require_writable(self) -> None:
         """Raise ConfigurationError if no payload of the topic could be published; says why and what to do."""
         if self._round_trip and isinstance(self._own, JSONBinding):
@@ -338,11 +345,11 @@ class TopicCodec(Generic[T]):
         if not isinstance(self._own, JSONBinding):
             return self._read(self._own, b"")
         try:
-            return self._read(self._own, b"null")
-        except (SchemaError, *BODIES) as error:
-            missing = FieldError("", "is missing: the record is null (a tombstone), or the event has no data")
-            fields = error.fields if isinstance(error, SchemaError) else [FieldError("", in_line(repr(error)))]
-            raise SchemaError(schema_name(self._schema), [missing, *fields]) from error
+            return self._read(self._own, NOTHING)
+        except SchemaError as error:
+            raise SchemaError(error.schema, [ABSENT, *error.fields]) from error
+        except BODIES as error:
+            raise SchemaError(schema_name(self._schema), [ABSENT, FieldError("", in_line(repr(error)))]) from error
 
     def _read(self, binding: Binding, body: bytes) -> T:
         try:

@@ -5,7 +5,7 @@ Decides nothing about messages, waits through its ports, and is given a backend 
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -20,7 +20,7 @@ from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, Messag
 from mqkit.events import Event
 from mqkit.handler import Handler
 from mqkit.listeners import Listeners, audible
-from mqkit.message import Outgoing
+from mqkit.message import NOTHING, Outgoing
 from mqkit.middleware import Around
 from mqkit.ports import Job, Ports
 from mqkit.producer import Producer, new_id, published
@@ -294,6 +294,8 @@ class Engine:
             due=now + delay if delay else None,
             left=left_over(delay, exact=opened.backend.capabilities.exact_delay) if delay else 0.0,
         )
+        if codec.writes_nothing(validated, body):
+            wire = replace(wire, properties=NOTHING)
         return Outgoing(wire, topic.name, delay=delay, labels={"id": message_id})
 
     # ---- the rest

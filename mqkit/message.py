@@ -32,7 +32,9 @@ Headers: TypeAlias = Mapping[str, HeaderValue]
 
 NO_HEADERS: Headers = MappingProxyType({})
 NO_BODY = "kafka-null"
-"""The property of a message that has no body at all, where that is not the same as an empty one: Kafka's null."""
+"""The property of a message that says nothing, where the broker has a way of its own to say so: Kafka's null."""
+NOTHING: Headers = MappingProxyType({NO_BODY: True})
+"""The properties of such a message."""
 
 
 @dataclass(frozen=True, slots=True)

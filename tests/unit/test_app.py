@@ -26,6 +26,7 @@ from mqkit import (
     hookimpl,
 )
 from mqkit.backends.memory import MemoryBackend
+from mqkit.message import NOTHING
 from mqkit.topology import TopicNeed, Topology
 
 
@@ -123,6 +124,27 @@ def test_wrong_payloads_are_told_before_anything_is_sent(url: str) -> None:
                 await app.publish(topic, Order(customer="ann"), delay=-1)
             await app.publish(topic, Order(customer="ann"))
             assert (await app.inspect(topic, "billing")).ready == 1
+
+    soon(main())
+
+
+def test_none_is_none_to_the_handler_on_every_attempt_and_goes_as_what_brokers_have_for_nothing(url: str) -> None:
+    topic, app = Topic("orders", Order | None, groups=["billing"]), AsyncApp(url)
+    seen: list[tuple[int, str | None, Order | None]] = []
+
+    @app.subscribe(topic, group="billing", retry=Retry(attempts=2, wait_initial=0.01))
+    async def bill(order: Order | None, message: Message[Order | None]) -> None:
+        seen.append((message.attempt, message.key, order))
+        if message.attempt == 1:
+            raise ValueError("once")
+
+    async def main() -> None:
+        async with app.working():
+            assert app.engine.prepare(topic, None).message.properties == NOTHING
+            assert not app.engine.prepare(topic, Order(customer="ann")).message.properties
+            await app.publish(topic, None, key="42")
+            await until(lambda: len(seen) == 2)
+        assert seen == [(1, "42", None), (2, "42", None)]
 
     soon(main())
 

@@ -286,9 +286,19 @@ def test_what_fails_in_the_code_of_a_validator_is_not_blamed_on_the_message() ->
 
 def test_what_fails_over_a_body_without_any_code_of_the_service_is_the_messages_fault() -> None:
     bound = codec(int)
-    bound._own._read = {}.__getitem__  # type: ignore[attr-defined]  # as the driver's code in C: it has no frame
+    bound._own._read = {}.__getitem__  # pydantic's code in C has no frame either
     with pytest.raises(DecodeError, match="KeyError: b'1'"):
         bound.decode(b"1", JSON)
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload", "nothing"),
+    [(None, None, True), (int | None, None, True), (int | None, 0, False), (str, "null", False), (Any, [None], False)],
+)
+def test_none_alone_says_nothing(schema: Any, payload: Any, nothing: bool) -> None:
+    bound = codec(schema)
+    body, validated = bound.write(payload)
+    assert bound.writes_nothing(validated, body) is nothing
 
 
 def test_a_body_that_is_not_there_is_the_messages_fault_whatever_a_validator_makes_of_it() -> None:

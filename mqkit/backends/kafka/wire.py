@@ -7,10 +7,9 @@ else stays bytes; anything but text and bytes is written as text.
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from json import dumps
-from types import MappingProxyType
 from typing import TypeAlias
 
-from mqkit.message import NO_BODY, NO_HEADERS, Headers, HeaderValue, WireMessage
+from mqkit.message import NO_BODY, NO_HEADERS, NOTHING, HeaderValue, WireMessage
 
 Pairs: TypeAlias = list[tuple[str, str | bytes | None]]
 """Headers as the driver takes them."""
@@ -18,8 +17,6 @@ Pairs: TypeAlias = list[tuple[str, str | bytes | None]]
 CONTENT_TYPE = "content-type"
 NUL = "\0"
 """Where the driver ends a value that it is given as str; bytes it takes whole."""
-TOMBSTONE: Headers = MappingProxyType({NO_BODY: True})
-"""The properties of a record whose value is null, so that a copy of it is null too."""
 BATCH_OVERHEAD = 61
 """Bytes of the header of a record batch, which counts against the broker's limit."""
 
@@ -36,7 +33,7 @@ def to_record(message: WireMessage) -> tuple[bytes | None, bytes | None, Pairs]:
             pairs.extend((name, _encoded(item)) for item in value)
         else:
             pairs.append((name, _encoded(value)))
-    value = None if not message.body and message.properties.get(NO_BODY) else message.body
+    value = None if message.properties and message.properties.get(NO_BODY) else message.body
     return value, message.key, pairs
 
 
@@ -72,7 +69,7 @@ def from_record(
         else:
             found[name] = repeated[name] = [found[name], text]
     if value is None:
-        return WireMessage(b"", found, key, content_type, None, TOMBSTONE)
+        return WireMessage(b"", found, key, content_type, None, NOTHING)  # so that a copy of it is null, too
     return WireMessage(value, found or NO_HEADERS, key, content_type)
 
 

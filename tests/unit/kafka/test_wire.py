@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqkit.backends.kafka.wire import Pairs, from_record, record_size, to_record
-from mqkit.message import HeaderValue, WireMessage
+from mqkit.message import NOTHING, HeaderValue, WireMessage
 
 NAMES = st.text(min_size=1, max_size=8).filter(lambda name: name != "content-type")
 VALUES = st.one_of(st.none(), st.text(max_size=20), st.binary(max_size=20).filter(lambda raw: not _is_text(raw)))
@@ -55,6 +55,11 @@ def test_a_tombstone_stays_null_in_its_copies_and_is_an_empty_body_to_us() -> No
     assert message.body == b""
     assert to_record(message) == (None, b"k", [])
     assert to_record(WireMessage(b""))[0] == b"", "an empty body is not a null"
+
+
+def test_a_message_that_says_nothing_is_a_tombstone() -> None:
+    assert to_record(WireMessage(b"null", key=b"k", properties=NOTHING)) == (None, b"k", [])
+    assert to_record(WireMessage(b"null", key=b"k"))[0] == b"null", "a stranger's text is left as it is"
 
 
 @pytest.mark.parametrize(
