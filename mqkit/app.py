@@ -148,8 +148,6 @@ class App:
         What threads publish at the same time goes to the broker together.
 
         Args:
-            payload: what the topic's schema takes. None, where it does, is a null record on Kafka (a tombstone: in a
-                compacted topic it removes what has its key), and the JSON text `null` elsewhere.
             key: what it is ordered by, if not by the topic's own key.
             headers: text, for the receivers' eyes.
             delay: seconds before which no group gets it.

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from math import isfinite
+from traceback import walk_tb
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -366,18 +367,9 @@ class TopicCodec(Generic[T]):
 
 
 def _in_service(error: Exception) -> bool:
-    """Whether code of the service raised it, or called what did: a validator, not pydantic over the body alone.
-
-    What a validator says of a body it says by ValueError or AssertionError, which pydantic gathers in a
-    ValidationError. All else that it raises may as well be a mistake in it, or a lack in what it looks things up in.
-    """
-    trace = error.__traceback__
-    while trace is not None:
-        module = str(trace.tb_frame.f_globals.get("__name__"))
-        if module != __name__ and module.partition(".")[0] != "pydantic":
-            return True
-        trace = trace.tb_next
-    return False
+    """Whether code of the service raised it: what that says of a body, pydantic gathers in a ValidationError."""
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    return not {str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames} <= {"mqkit", "pydantic"}
 
 
 class Codecs:

@@ -56,7 +56,8 @@ class Topic(Generic[T]):
     Args:
         name: letters, digits, `-` and `_`, in parts joined by dots.
         schema: what a payload is: a pydantic model, a dataclass, a TypedDict, `dict[str, int]`, `bytes` for raw
-            bodies: whatever pydantic can validate.
+            bodies: whatever pydantic can validate. Where it takes None, that is published as a null record on Kafka (a
+            tombstone: in a compacted topic it removes what has its key), and as JSON's `null` elsewhere.
         key: which part of a payload messages are ordered by: the name of a field, or a function.
         groups: the groups that exist from the start, so that nothing published before their first worker is lost.
         content_type: how payloads are written; found by the schema when not given.

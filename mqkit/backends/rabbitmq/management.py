@@ -24,7 +24,6 @@ from urllib.request import (
 from mqkit.backends.rabbitmq import tls
 from mqkit.backends.rabbitmq.options import RabbitUrl
 from mqkit.backends.rabbitmq.policies import Policy, policies
-from mqkit.legible import in_line
 
 TIMEOUT = 3.0
 PORTS = {"http": 15672, "https": 15671}
@@ -102,7 +101,7 @@ class Management:
             with self._opener().open(request, timeout=TIMEOUT) as answer:
                 return json.loads(answer.read(LIMIT))
         except (URLError, HTTPException, OSError, ValueError) as failure:
-            self._refused[path.partition("/")[0]] = in_line(_reason(failure))[:200]
+            self._refused[path.partition("/")[0]] = _reason(failure)
             return None
 
     def _opener(self) -> OpenerDirector:
@@ -118,7 +117,7 @@ class Management:
 
 def _reason(failure: Exception) -> str:
     inner = failure.reason if type(failure) is URLError else failure
-    return str(inner) or type(inner).__name__
+    return " ".join((str(inner) or type(inner).__name__).split())[:200]
 
 
 def _by_name(found: object) -> dict[str, dict[str, Any]] | None:
