@@ -268,11 +268,14 @@ class TopicCodec(Generic[T]):
 
     def __init__(self, topic: Topic[T], lookup: Callable[[str], Codec]) -> None:
         self._schema = topic.schema
+        self.schema_name = schema_name(topic.schema)
+        """As it travels in the envelope."""
         self._round_trip = topic.round_trip
         self._lookup = lookup
         self.content_type = topic.content_type or (RAW if topic.schema is bytes else JSON)
         self._bindings: dict[str, Binding] = {self.content_type: lookup(self.content_type).bind(topic.schema)}
         self._own = self._bindings[self.content_type]
+        self._json = self._own if isinstance(self._own, JSONBinding) else None
 
     def encode(self, payload: T) -> bytes:
         """`payload` as bytes of the topic's content type. Raises EncodeError, SchemaError."""
@@ -285,10 +288,9 @@ class TopicCodec(Generic[T]):
             SchemaError: it does not match the schema; names the fields.
             EncodeError: it cannot be written, or would not read back as it is.
         """
-        own = self._own
-        if isinstance(own, JSONBinding):
-            return own.write(payload, round_trip=self._round_trip)
-        return own.encode(payload), payload
+        if self._json is not None:
+            return self._json.write(payload, round_trip=self._round_trip)
+        return self._own.encode(payload), payload
 
     def writes_nothing(self, payload: T, body: bytes) -> bool:
         """Whether `body`, which was written for `payload`, says no more than that there is nothing."""
@@ -296,8 +298,8 @@ class TopicCodec(Generic[T]):
 
     def require_writable(self) -> None:
         """Raise ConfigurationError if no payload of the topic could be published; says why and what to do."""
-        if self._round_trip and isinstance(self._own, JSONBinding):
-            self._own.require_round_trip()
+        if self._round_trip and self._json is not None:
+            self._json.require_round_trip()
 
     def decode(
         self, body: bytes, content_type: str | None, encoding: str | None = None, largest: int | None = None
@@ -343,7 +345,7 @@ class TopicCodec(Generic[T]):
             SchemaError: the schema takes no None.
             DecodeError, ServiceError: as in decode.
         """
-        if not isinstance(self._own, JSONBinding):
+        if self._json is None:
             return self._read(self._own, b"")
         try:
             return self._read(self._own, NOTHING)

@@ -30,7 +30,7 @@ from mqkit.registration import Registration, Registrations, SubscribeOptions
 from mqkit.registry import Colour, masked
 from mqkit.retry import Retry
 from mqkit.stopping import ended, hung_up, parted
-from mqkit.topic import Topic, schema_name
+from mqkit.topic import Topic
 from mqkit.topology import TopicNeed, Topology, left_over
 from mqkit.workers import Workers
 
@@ -286,7 +286,7 @@ class Engine:
             prefix=opened.prefix,
             id=message_id,
             source=self.settings.service,
-            type=schema_name(topic.schema),
+            type=codec.schema_name,
             now=now,
             content_type=codec.content_type,
             key=topic.key_of(validated) if key is None else key,
@@ -337,10 +337,11 @@ class Engine:
         )
 
     def _codec(self, topic: Topic[T]) -> "TopicCodec[T]":
-        codec = self._codecs.get(topic) if isinstance(topic, Topic) else None  # type: ignore[redundant-expr] # callers may be untyped
-        if codec is None:
+        try:
+            return self._codecs[topic]
+        except (KeyError, TypeError):  # not seen before, or no topic at all
             codec = self._codecs[topic] = self.plugins.codecs.bind(topic_of(topic, "publish"))
-        return codec
+            return codec
 
     def _timeout(self, timeout: Duration | None) -> float:
         return self.settings.publish_timeout if timeout is None else seconds(timeout, option="timeout")

@@ -152,7 +152,8 @@ def seal(
     Raises:
         EncodeError: the id, the key or a header could not be carried by every broker; the text names it.
     """
-    _check_name("id", id)
+    if not (isinstance(id, str) and id.isascii() and 0 < len(id) <= LONGEST_NAME):  # type: ignore[redundant-expr] # callers may be untyped
+        _check_name("id", id)
     sealed: dict[str, HeaderValue] = {
         prefix + "specversion": "1.0",
         prefix + "id": id,

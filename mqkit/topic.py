@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
+from functools import lru_cache
 from types import UnionType
 from typing import Any, Generic, TypeVar, overload
 
@@ -152,18 +153,23 @@ class Topic(Generic[T]):
         Raises:
             EncodeError: the field is missing, or the function failed.
         """
-        if self.key is None:
+        key = self.key
+        if key is None:
             return None
         try:
-            if callable(self.key):
-                found: object = self.key(payload)
-            elif isinstance(payload, dict) or isinstance(payload, Mapping):  # noqa: SIM101 - the one is looked for quickly
-                found = payload[self.key]
+            if callable(key):
+                found: object = key(payload)
             else:
-                found = getattr(payload, self.key)
+                found = payload[key] if _is_mapping(type(payload)) else getattr(payload, key)  # type: ignore[index, arg-type] # told by it
         except Exception as error:
             raise EncodeError(f"no key for {self!r}: {type(error).__name__}: {error}") from error
         return found if type(found) is str else _key_text(found, self)
+
+
+@lru_cache(1024)
+def _is_mapping(kind: type) -> bool:
+    """Remembered: the answer takes longer than all else that is done for a key."""
+    return issubclass(kind, Mapping)
 
 
 def _key_text(found: object, topic: Topic[Any]) -> str | None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqkit.attributes import PREFIXES, identity
+from mqkit.attributes import LONGEST_ATTRIBUTE, PREFIXES, SPELLED, are_plain, identity
+from mqkit.attributes import texts as attribute_texts
 from mqkit.envelope import (
     bookkeeping,
     buried,
@@ -71,6 +72,19 @@ def sealed(**rest: Any) -> WireMessage:
         "content_type": "application/json",
     }
     return seal(b"{}", **given | rest)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(SPELLED)), values, max_size=5))
+def test_attributes_that_are_plain_are_as_they_are_read_one_by_one(headers: dict[str, HeaderValue]) -> None:
+    given = {SPELLED[name]: value for name, value in headers.items()}
+    if are_plain(given):
+        assert attribute_texts(headers) == given
+
+
+@pytest.mark.parametrize("value", ["", None, b"1", 1, True, ["1"], "x" * (LONGEST_ATTRIBUTE + 1)])
+def test_an_attribute_that_takes_a_closer_look_is_not_plain(value: HeaderValue) -> None:
+    assert are_plain({"id": "1", "type": "Order"})
+    assert not are_plain({"id": "1", "type": value})
 
 
 @given(

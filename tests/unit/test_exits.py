@@ -105,6 +105,25 @@ def test_a_middleware_that_means_to_end_more_fails_its_attempt(error: BaseExcept
     asyncio.run(main())
 
 
+def test_what_ends_a_task_that_a_middleware_started_ends_only_that(url: str) -> None:
+    app, told = AsyncApp(url), []
+    app.listen(lambda event: told.append((event.kind, event.attempt)))
+
+    async def start(_: object) -> Any:
+        await asyncio.create_task(in_itself(SystemExit(7))(1))
+        yield
+
+    @app.subscribe(topic, group="billing", retry=Retry(attempts=1), middleware=[start])
+    async def handle(_: int) -> None: ...
+
+    async def main() -> None:
+        async with app.working():
+            await app.publish(topic, 1)
+            await until(lambda: ("dead-letter", 1) in told)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("error", EXITS, ids=lambda error: type(error).__name__)
 def test_the_same_in_an_app_of_threads(error: BaseException, url: str) -> None:
     app, told = App(url), list[str]()

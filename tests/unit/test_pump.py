@@ -49,6 +49,7 @@ class Works:
         self.ports = VirtualPorts()
         self.producer = Producer(self.backend, self.ports)
         self.events: list[Event] = []
+        self.heard = True
         topic: Topic[Any] = Topic(TOPIC, None)
         self.handler = Handler(
             topic=topic, group=GROUP, function=function, options=HandlerOptions(**options),
@@ -56,7 +57,7 @@ class Works:
         )  # fmt: skip
         self.pump = Pump(
             backend=self.backend, handler=self.handler, producer=self.producer, ports=self.ports,
-            emit=self.events.append, service="shop 1", grace=grace, declare=self.declare,
+            emit=self.events.append, service="shop 1", grace=grace, declare=self.declare, heard=lambda: self.heard,
         )  # fmt: skip
 
     @staticmethod
@@ -777,6 +778,28 @@ def test_each_verdict_is_one_event_and_one_line(caplog: pytest.LogCaptureFixture
     (line,) = [r.message for r in caplog.records if r.message.startswith("dead-letter")]
     assert "topic=orders group=billing id=the id attempt=1" in line
     assert "ValueError: no" in line
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [("INFO", ["dead-letter"]), ("DEBUG", ["done", "dead-letter"])],
+)
+def test_where_nobody_hears_events_the_log_tells_what_its_level_asks_for(
+    level: str, told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(works: Works) -> None:
+        works.heard = False
+        await works.settled(works.backend.give(b"0"))
+        await works.settled(works.backend.give(b"1"))
+
+    async def fail_at_one(payload: Any) -> None:
+        if payload:
+            raise Reject("no")
+
+    with caplog.at_level(level, "mqkit"):
+        pumping(fail_at_one, work)
+    kinds = [line.message.partition(" ")[0] for line in caplog.records]
+    assert [kind for kind in kinds if kind in ("done", "dead-letter")] == told
 
 
 def test_attempts_in_place_are_noted_one_by_one_and_survive_the_session() -> None:

@@ -25,6 +25,8 @@ INT64 = Struct(">q")
 UINT64 = Struct(">Q")
 DOUBLE = Struct(">d")
 SCALED = Struct(">Bi")
+TEXT = Struct(">BI")
+"""What stands before a text: its type, and how many bytes it has."""
 NUMBERS = {
     ord("b"): Struct(">b"),
     ord("B"): Struct(">B"),
@@ -134,7 +136,11 @@ def encode_table(table: Mapping[str, HeaderValue]) -> bytes:
     """
     parts: list[bytes] = []
     for name, value in table.items():
-        parts += (_name(name), encode_value(value, name))
+        if isinstance(value, str):  # as nearly every header is
+            text = value.encode() if value.isascii() else _text(value, name)
+            parts += (_name(name), TEXT.pack(LONG_STRING, len(text)), text)
+        else:
+            parts += (_name(name), encode_value(value, name))
     data = b"".join(parts)
     return UINT32.pack(len(data)) + data
 
@@ -152,11 +158,8 @@ def encode_value(value: HeaderValue, name: str) -> bytes:
         EncodeError: AMQP cannot carry it.
     """
     if isinstance(value, str):
-        try:
-            data = value.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError as error:
-            raise EncodeError(f"the header {name!r} cannot be written as UTF-8: {error.reason}") from error
-        return b"S" + UINT32.pack(len(data)) + data
+        text = _text(value, name)
+        return TEXT.pack(LONG_STRING, len(text)) + text
     if value is None:
         return b"V"
     if isinstance(value, bool):
@@ -183,6 +186,13 @@ def encode_value(value: HeaderValue, name: str) -> bytes:
         data = b"".join(encode_value(item, name) for item in value)
         return b"A" + UINT32.pack(len(data)) + data
     raise EncodeError(f"the header {name!r}: RabbitMQ cannot carry a {type(value).__name__}")
+
+
+def _text(value: str, name: str) -> bytes:
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise EncodeError(f"the header {name!r} cannot be written as UTF-8: {error.reason}") from error
 
 
 def encode_timestamp(value: datetime | int, name: str) -> bytes:

@@ -6,6 +6,8 @@ Everything rare (handshake, declaring, consuming) is the client library's. Metho
 from functools import lru_cache
 from struct import Struct
 
+from mqkit.backends.rabbitmq.fields import encode_short
+
 HEAD = Struct(">BHI")
 """Type of the frame, channel, size of the payload."""
 END = b"\xce"
@@ -69,8 +71,12 @@ def content(data: bytes, at: int, channel: int) -> tuple[bytes, bytes, int] | No
     return header, data[begin + 7 : end - 1], end
 
 
-def publish(channel: int, where: tuple[bytes, bytes], header: bytes, body: bytes, frame_max: int) -> list[bytes]:
-    """The frames of one message, mandatory; `where` is exchange and routing key, as short strings."""
+def publish(channel: int, where: tuple[str, str], header: bytes, body: bytes, frame_max: int) -> list[bytes]:
+    """The frames of one message, mandatory; `where` is exchange and routing key.
+
+    Raises:
+        EncodeError: one of them is no short string.
+    """
     parts = [_publish(channel, where), HEAD.pack(HEADER, channel, len(header)), header, END]
     size = len(body)
     most = frame_max - OVERHEAD
@@ -85,8 +91,9 @@ def publish(channel: int, where: tuple[bytes, bytes], header: bytes, body: bytes
 
 
 @lru_cache(1024)
-def _publish(channel: int, where: tuple[bytes, bytes]) -> bytes:
-    method = b"".join((UINT32.pack(BASIC_PUBLISH), b"\0\0", *where, bytes((MANDATORY,))))
+def _publish(channel: int, where: tuple[str, str]) -> bytes:
+    exchange, routing_key = encode_short(where[0], "exchange"), encode_short(where[1], "routing key")
+    method = b"".join((UINT32.pack(BASIC_PUBLISH), b"\0\0", exchange, routing_key, bytes((MANDATORY,))))
     return HEAD.pack(METHOD, channel, len(method)) + method + END
 
 

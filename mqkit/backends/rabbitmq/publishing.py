@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from mqkit.backends.rabbitmq import frames, refusals, wire
 from mqkit.backends.rabbitmq.batches import Batch, Row, Sending
 from mqkit.backends.rabbitmq.channels import Channel, ChannelClosed, NotFound
-from mqkit.backends.rabbitmq.fields import encode_short
 from mqkit.backends.rabbitmq.link import Link
 from mqkit.backends.rabbitmq.places import Place, nowhere, place
 from mqkit.backends.rabbitmq.way_back import marked
@@ -74,7 +73,7 @@ class Confirms:
         self._next += 1
         parts = frames.publish(
             self.channel.number,
-            (encode_short(to.exchange, "exchange"), encode_short(to.routing_key, "routing key")),
+            (to.exchange, to.routing_key),
             sending.header,
             outgoing.message.body,
             self.link.frame_max,
