@@ -59,7 +59,11 @@ def from_record(
     repeated: dict[str, list[HeaderValue]] = {}
     content_type: str | None = None
     for name, raw in headers or ():
-        text = _decoded(raw)
+        text: str | bytes | None
+        try:
+            text = raw.decode() if isinstance(raw, bytes) else raw
+        except UnicodeDecodeError:
+            text = raw
         if name == CONTENT_TYPE and content_type is None and isinstance(text, str):
             content_type = text
         elif name not in found:
@@ -71,15 +75,6 @@ def from_record(
     if value is None:
         return WireMessage(b"", found, key, content_type, None, NOTHING)  # so that a copy of it is null, too
     return WireMessage(value, found or NO_HEADERS, key, content_type)
-
-
-def _decoded(raw: bytes | str | None) -> str | bytes | None:
-    if isinstance(raw, bytes):
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            return raw
-    return raw
 
 
 def record_size(value: bytes | None, key: bytes | None, headers: Pairs) -> int:
