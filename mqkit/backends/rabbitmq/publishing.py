@@ -306,7 +306,7 @@ class RabbitSender:
         stream = self._link.stream
         if stream.ended is not None:
             return stream.ended
-        if self._confirms is None or not self._confirms.usable:
+        if self._confirms is not None and not self._confirms.usable:
             return BackendError("not sent: RabbitMQ closed the channel over a message before it", retryable=True)
         if stream.blocked is not None:
             return BackendError(blocks(stream.blocked), retryable=True)

@@ -290,3 +290,25 @@ def test_attributes_are_called_as_the_amqp_binding_of_cloudevents_says() -> None
 
 def test_a_place_is_where_a_returned_message_came_from() -> None:
     assert place(out("1", "key"), {"orders": "old-orders"}) == Place("old-orders", "key")
+
+
+@pytest.mark.parametrize(
+    ("opened", "usable", "blocked", "why"),
+    [
+        (False, True, "low on memory", "low on memory"),
+        (False, True, None, "not sent in time"),
+        (True, True, "low on memory", "low on memory"),
+        (True, False, None, "closed the channel over a message before it"),
+    ],
+    ids=["blocked before a channel was open", "no channel in time", "blocked", "closed"],
+)
+def test_what_was_not_sent_says_what_kept_it(opened: bool, usable: bool, blocked: str | None, why: str) -> None:
+    async def main() -> None:
+        line = Line()
+        sender = RabbitSender(cast("Link", line), {}, 1000)
+        line.stream.blocked = blocked
+        line.confirms.usable = usable
+        sender._confirms = line.confirms if opened else None
+        assert why in str(sender._unsent())
+
+    asyncio.run(main())
