@@ -641,6 +641,59 @@ def test_no_more_than_prefetch_are_out(newest: Site) -> None:
     at(newest, test)
 
 
+def test_what_waits_of_an_ordered_group_leaves_room_and_keeps_its_order_whoever_gives_it_back(each: Site) -> None:
+    """RabbitMQ puts what is given back behind what was given back before and is not out again."""
+
+    async def test(session: Session) -> None:
+        await session.send(*(session.out(b"%d" % i, key=b"k") for i in range(90)))
+        first = await session.receiver(ordering="key", prefetch=5, aside=60)
+        found = await collect(first, 60)  # as one does whose messages all wait for one key
+        assert [int(one.message.body) for one in found] == list(range(60))
+        await settle(first, found[:2])
+        found = found[2:] + await collect(first, 7)
+        assert await first.receive(100, 0.2) == []
+        cut(session.backend, "receiving")  # as when its process dies
+        await first.close()
+        for _ in range(2):
+            few = await session.receiver(ordering="key", prefetch=5)
+            assert [int(one.message.body) for one in await collect(few, 1)] == [2]
+            await few.close()
+        last = await session.receiver(ordering="key")
+        assert [int(one.message.body) for one in await collect(last, 88)] == list(range(2, 90))
+        await last.close()
+
+    at(each, test)
+
+
+@pytest.mark.parametrize("size", [100, 50_000])
+def test_as_many_are_out_as_there_is_room_for_their_bytes(each: Site, size: int) -> None:
+    async def test(session: Session) -> None:
+        await session.send(*(session.out(b"x" * size) for _ in range(60)))
+        receiver = await session.receiver(prefetch=40, prefetch_bytes=200_000)
+        most = 40 if size == 100 else 3
+        found = await collect(receiver, most)
+        assert await receiver.receive(100, 0.3) == []
+        for _ in range(3):
+            await settle(receiver, found[:1])
+            found = found[1:] + await collect(receiver, 1)
+        assert await receiver.receive(100, 0.3) == []
+        await receiver.close()
+
+    at(each, test)
+
+
+def test_what_waits_of_a_group_without_order_leaves_room(each: Site) -> None:
+    async def test(session: Session) -> None:
+        await session.send(*(session.out() for _ in range(90)))
+        receiver = await session.receiver(prefetch=5, aside=60)
+        found = await collect(receiver, 65)
+        await settle(receiver, found)
+        await settle(receiver, await collect(receiver, 25))
+        await receiver.close()
+
+    at(each, test)
+
+
 @pytest.mark.timeout(300)
 def test_a_restart_in_the_middle_loses_nothing_and_is_told_at_once(each: Site) -> None:
     async def test(session: Session) -> None:

@@ -146,11 +146,11 @@ class AiormqChannel:
         with told():
             await self._channel.queue_delete(queue)
 
-    async def consume(self, queue: str, prefetch: int) -> str:
+    async def consume(self, queue: str, prefetch: int, tag: str = "") -> str:
         """As Channel.consume."""
         with told():
             await self._channel.basic_qos(prefetch_count=prefetch)
-            return (await self._channel.basic_consume(queue, _ignore)).consumer_tag or ""
+            return (await self._channel.basic_consume(queue, _ignore, consumer_tag=tag or None)).consumer_tag or ""
 
     async def cancel(self, consumer: str) -> None:
         """As Channel.cancel."""

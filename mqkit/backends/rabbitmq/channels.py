@@ -109,8 +109,8 @@ class Channel(Protocol):
         """With all that is in it."""
         ...
 
-    async def consume(self, queue: str, prefetch: int) -> str:
-        """Begin to, with at most `prefetch` messages out; the consumer's tag."""
+    async def consume(self, queue: str, prefetch: int, tag: str = "") -> str:
+        """Begin to, with at most `prefetch` messages out; the consumer's tag, of the broker's choice if not given."""
         ...
 
     async def cancel(self, consumer: str) -> None:

@@ -19,6 +19,7 @@ from mqkit.backends.rabbitmq.acknowledgements import acknowledgements
 from mqkit.backends.rabbitmq.arrivals import Arrived, delivery
 from mqkit.backends.rabbitmq.beginning import Beginning
 from mqkit.backends.rabbitmq.channels import Channel, ChannelClosed, NotFound
+from mqkit.backends.rabbitmq.flow import Flow
 from mqkit.backends.rabbitmq.link import CLOSE_TIMEOUT, Link
 from mqkit.backends.rabbitmq.noting import Noting
 from mqkit.backends.rabbitmq.sessions import acted_upon, declare_tail
@@ -53,8 +54,9 @@ class RabbitReceiver:
         self._epoch = 0
         self._asked = 0.0
         self._arrived: deque[Arrived] = deque()
-        self._out: dict[int, None] = {}
-        """Tags that are neither settled nor given back, ascending."""
+        self._out: dict[int, int] = {}
+        """Tags that are neither settled nor given back, ascending, and how many bytes each has."""
+        self._flow = Flow(link, subscription, self._end)
         self._held: set[int] = set()
         """Tags that go back when all that was handed out is settled: in an ordered group only."""
         self._going: set[int] = set()
@@ -105,7 +107,9 @@ class RabbitReceiver:
                 return
             channel = self._channel or await self._open_channel()
             async with self._link.calling():
-                consumer = await self._link.consume(channel, self._queue, self.subscription.prefetch)
+                consumer = await self._flow.begin(
+                    channel, self._queue, empty=self._turn is not None and self._turn.empty
+                )
         except NotFound as error:
             raise ConfigurationError(
                 f"there is no queue {self._queue!r}: declare group {self.subscription.group!r} of topic "
@@ -121,7 +125,8 @@ class RabbitReceiver:
 
     def delivered(self, tag: int, where: tuple[str, str], header: bytes, body: bytes, *, redelivered: bool) -> None:
         """As Traffic's."""
-        self._out[tag] = None
+        size = self._out[tag] = len(header) + len(body)
+        self._flow.arrived(size, redelivered=redelivered)
         self._arrived.append((tag, where, header, body, redelivered))
         self._go_on()
 
@@ -173,6 +178,8 @@ class RabbitReceiver:
                     except ConfigurationError as error:  # it was there when this session began: the next one finds out
                         self._end(ConnectionLost(str(error)))
                     continue
+            if not self._held:
+                self._flow.want(limit)
             await self._wait(left)
         self._woken = False
         return self._take(limit)
@@ -182,6 +189,8 @@ class RabbitReceiver:
     def at_hand(self, limit: int) -> Sequence[Delivery]:
         """What `receive` would return or raise without waiting; from any thread, but not of an ordered group."""
         self._check()
+        if not self._arrived:
+            self._flow.want(limit)
         return self._take(limit)
 
     def _take(self, limit: int) -> list[Delivery]:
@@ -215,7 +224,11 @@ class RabbitReceiver:
         beginner = self._notes or self._beginning
         if beginner is not None and beginner.begun:
             await beginner.alive([(self._epoch, tag) for tag, one in asked.items() if one is Settlement.RELEASE])
-        self._tell(asked if self._turn is None else await self._hold(asked))
+        if self._turn is None:
+            self._tell(asked)
+        else:
+            async with self._flow.still:
+                self._tell(await self._hold(asked))
         self._link.stream.flush()
         if not self.writable:
             await self._link.stream.wait_writable()
@@ -311,6 +324,9 @@ class RabbitReceiver:
         """Give back all that is out by closing the channel; `receive` opens another."""
         if self._channel is not None and self._turn is not None and self._told and self._ended is None:
             await acted_upon(self._link, self._channel, self._queue)
+        if self._ended is None:
+            await self._flow.complete()
+        self._flow.end()
         channel, self._channel, self._consumer = self._channel, None, None
         self._arrived.clear()
         self._held.clear()
@@ -333,12 +349,11 @@ class RabbitReceiver:
             frame = frames.ack if one.settlement is Settlement.DONE else frames.give_back
             self._link.stream.write(frame(number, one.tag, multiple=one.multiple))
         for tag in settled:
-            del self._out[tag]
             self._suspects.pop(tag, None)
-        if self._beginning is not None and self._beginning.begun:
-            self._beginning.done([(self._epoch, tag) for tag in settled])
-        if self._notes is not None:  # in an ordered group all that is told one by one is done
-            self._notes.done([(self._epoch, tag) for tag in settled])
+        self._flow.gone(sum(map(self._out.pop, settled)), len(settled))
+        keeper = self._beginning if self.begun else self._notes  # in an ordered group all that is told here is done
+        if keeper is not None:
+            keeper.done([(self._epoch, tag) for tag in settled])
 
     def wake(self) -> None:
         """As Receiver.wake."""
@@ -359,12 +374,14 @@ class RabbitReceiver:
             await self._beginning.close()
         elif self._notes is not None and self._notes.begun and self._ended is None:
             await self._notes.alive(self._notes.begun)
-        if self._channel is not None and self._turn is None and self._ended is None:
-            with suppress(Exception):
-                async with asyncio.timeout(CLOSE_TIMEOUT):
-                    await self._channel.cancel(self._consumer or "")
-            self._tell(dict.fromkeys(self._out, Settlement.RELEASE))
-        await self._let_go()
+        async with self._flow.pause():
+            if self._channel is not None and self._turn is None and self._ended is None:
+                self._flow.end()
+                with suppress(Exception):
+                    async with asyncio.timeout(CLOSE_TIMEOUT):
+                        await self._channel.cancel(self._consumer or "")
+                self._tell(dict.fromkeys(self._out, Settlement.RELEASE))
+            await self._let_go()
         if self._notes is not None:
             await self._notes.close()
         if self._turn is not None:

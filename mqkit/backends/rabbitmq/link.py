@@ -165,11 +165,11 @@ class Link:
             self.stream.route(number, traffic)
         return channel
 
-    async def consume(self, channel: Channel, queue: str, prefetch: int) -> str:
+    async def consume(self, channel: Channel, queue: str, prefetch: int, tag: str = "") -> str:
         """Begin to; what is delivered is the channel's traffic. The consumer's tag."""
         if self.before_consuming is not None:
             await self.before_consuming(queue, channel)
-        return await channel.consume(queue, min(prefetch, PREFETCH_MAX))
+        return await channel.consume(queue, min(prefetch, PREFETCH_MAX), tag)
 
     async def drop(self, channel: Channel) -> None:
         """Close `channel`; idempotent, never raises. Its number is free when both sides have closed it."""

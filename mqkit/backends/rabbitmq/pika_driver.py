@@ -164,12 +164,12 @@ class PikaChannel:
         """As Channel.queue_delete."""
         await self._call("queue_delete", queue)
 
-    async def consume(self, queue: str, prefetch: int) -> str:
+    async def consume(self, queue: str, prefetch: int, tag: str = "") -> str:
         """As Channel.consume. By pika's inside: it would cancel before closing what it knows to be a consumer."""
         await self._call("basic_qos", prefetch_count=prefetch)
-        consumed = await self._call("_rpc", spec.Basic.Consume(queue=queue), acceptable_replies=[spec.Basic.ConsumeOk])
-        tag: str = consumed.consumer_tag
-        return tag
+        method = spec.Basic.Consume(queue=queue, consumer_tag=tag)
+        given: str = (await self._call("_rpc", method, acceptable_replies=[spec.Basic.ConsumeOk])).consumer_tag
+        return given
 
     async def cancel(self, consumer: str) -> None:
         """As Channel.cancel."""

@@ -59,6 +59,8 @@ class Turn:
         self._questions = 0
         """Since it is our turn."""
         self.held = False
+        self.empty = False
+        """The group's queue had nothing for anybody when our turn came, so nothing was given back either."""
 
     @property
     def pause(self) -> float:
@@ -105,6 +107,7 @@ class Turn:
             if found.consumers or found.messages:
                 break
             found = await channel.queue_declare(self._queue, passive=True)
+        self.empty = not found.messages
         return not found.consumers
 
     async def _offer(self) -> None:

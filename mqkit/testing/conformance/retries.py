@@ -105,15 +105,18 @@ class Retrying(Suite):
 
         def first_waits(message: Message[Note]) -> None:
             if message.payload.number == 0 and message.attempt == 1:
-                raise RetryLater(after=2)
+                raise RetryLater(after=3)
 
-        service.subscribe(topic, "billing", first_waits, ordering="key", concurrency=2)
+        service.subscribe(topic, "billing", first_waits, ordering="key", concurrency=2, prefetch=3)
         service.start().publish(topic, note(0, "slow"))
         service.wait_until(lambda: service.record.events("retry"), "it waits")
-        service.publish_many(topic, [note(1, "slow"), *(note(number, f"k{number}") for number in range(2, 12))])
-        service.wait_until(lambda: len(_done(service)) == 12, "all are handled")
+        behind = range(1, 20)  # more than are fetched ahead
+        others = range(20, 30)
+        service.publish_many(topic, [note(number, "slow") for number in behind])
+        service.publish_many(topic, [note(number, f"k{number}") for number in others])
+        service.wait_until(lambda: len(_done(service)) == 30, "all are handled")
         again = _calls(service, 0)[1]
-        assert [n.number for n in service.record.done][-2:] == [0, 1]
+        assert [n.number for n in service.record.done][-20:] == [0, *behind]
         for call in service.record.calls(lambda call: call.payload.key != "slow"):
             assert call.started < again.started, "other keys did not wait"
         assert _calls(service, 1)[0].started >= (again.ended or 0)
