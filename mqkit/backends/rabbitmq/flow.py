@@ -49,10 +49,10 @@ class Flow:
         """One more is out, of so many bytes."""
         window = self._window
         self.out += 1
-        window.arrived(size)
+        window.out_bytes += size
         if window.behind and not redelivered:
             window.fresh()
-        if self.out >= window.trigger or window.over:
+        if self.out >= window.trigger or window.out_bytes > window.limit:
             self._look()
 
     def gone(self, size: int, number: int) -> None:

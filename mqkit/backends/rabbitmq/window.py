@@ -20,8 +20,6 @@ WORTH: Final = 1.25
 """What is worth asking again: so many times as much."""
 LOW: Final = 0.5
 """Of the bytes: a consumer that paused begins again."""
-FADING: Final = 1 / 16
-"""How soon smaller messages are believed to be the rule again; larger ones are at once."""
 MOST: Final = 65_535
 """What AMQP can say."""
 NEVER: Final = 1 << 62
@@ -38,7 +36,8 @@ class Window:
     """
 
     __slots__ = (
-        "_aside", "_most", "_ordered", "_typical", "_wanted", "behind", "hungry", "out_bytes", "size", "trigger",
+        "_aside", "_most", "_ordered", "_typical", "_wanted", "behind", "hungry", "limit", "out_bytes", "size",
+        "trigger",
     )  # fmt: skip
 
     def __init__(self, wanted: int, aside: int, most_bytes: int | None, *, ordered: bool) -> None:
@@ -46,6 +45,8 @@ class Window:
         self._aside = min(aside, MOST - self._wanted)
         self._most = most_bytes
         self._ordered = ordered
+        self.limit = NEVER if ordered or most_bytes is None else int(most_bytes * WORTH)
+        """With more bytes out than these, fewer are to be."""
         self._typical = 0.0
         self.hungry = 0
         """How many more are asked for, since the consumer began, while all that is out waits for something."""
@@ -74,14 +75,6 @@ class Window:
         short = self._most is not None and self.size < self._wanted
         self.trigger = self.size if short or self.behind else NEVER
 
-    def arrived(self, size: int) -> None:
-        """One more is out, of so many bytes."""
-        self.out_bytes += size
-        if size > self._typical:
-            self._typical = size
-        else:
-            self._typical += (size - self._typical) * FADING
-
     def fresh(self) -> None:
         """What came was never out before, and so all that was is out by now."""
         self.behind = False
@@ -95,7 +88,7 @@ class Window:
     @property
     def over(self) -> bool:
         """More bytes are out than there should be, and fewer can be."""
-        return self._most is not None and not self._ordered and self.out_bytes > self._most * WORTH
+        return self.out_bytes > self.limit
 
     def starve(self, limit: int, out: int) -> bool:
         """`limit` more are asked for, and nothing is at hand; whether it is worth looking for a better size."""
@@ -115,6 +108,8 @@ class Window:
             return min(self.size * AGAIN, MOST) if self.size < MOST else None
         if self._most is None:
             return None
+        if out:
+            self._typical = self.out_bytes / out
         room = max(0, self._most - self.out_bytes)
         more = int(room / self._typical) if self._typical >= 1 else self._wanted
         wanted = self._wanted

@@ -34,7 +34,7 @@ class Queue:
                 self.credit -= 1
                 self.out.append(self.size(self.sent))
                 self.sent += 1
-                self.window.arrived(self.out[-1])
+                self.window.out_bytes += self.out[-1]
                 self.peak = max(self.peak, sum(self.out))
                 if self.window.over and self.window.better(len(self.out)) is not None:
                     break
@@ -113,7 +113,7 @@ def test_no_more_than_allowed_is_made_up_for() -> None:
 def test_without_a_bound_of_bytes_the_prefetch_is_what_was_asked_for() -> None:
     window = Window(200, 0, None, ordered=False)
     assert window.size == 200
-    window.arrived(1000 * MB)
+    window.out_bytes += 1000 * MB
     assert window.better(200) is None
     assert not window.over
 
@@ -151,7 +151,7 @@ def test_one_that_keeps_an_order_begins_small_with_an_empty_queue() -> None:
     window = Window(20, 0, 64 * MB, ordered=True)
     window.clear(empty=True)
     assert (window.size, window.trigger) == (1, 1)
-    window.arrived(100)
+    window.out_bytes += 100
     assert window.better(1) == 16
 
 
@@ -162,7 +162,7 @@ def test_one_that_keeps_an_order_changes_only_when_nothing_is_on_its_way_and_onl
     window = Window(50, 100, 64 * MB, ordered=True)
     window.fresh()
     for out, hungry, size in moments:
-        window.arrived(size)
+        window.out_bytes += size
         window.starve(hungry, out)
         better = window.better(out)
         assert better is None or out >= window.size < better <= 150
