@@ -193,11 +193,17 @@ class Receiver(Protocol):
         """
         ...
 
-    async def note(self, notes: Notes) -> None:
-        """Keep with each of these deliveries how many attempts were spent on it in place; returns when that is safe.
+    async def note(self, notes: Notes) -> Sequence[object] | None:
+        """Keep with each of these deliveries how many attempts were spent on it in place.
+
+        Where that can take long it goes on beside the session: `receive` returns early when something has come of it,
+        and the same notes are asked for again. What was settled or given back meanwhile is noted all the same.
 
         Whoever gets the message next, after any crash, finds the latest note in `Delivery.spent`; a message that is
         settled DONE takes its note with it. Asked for with ordering="key" alone.
+
+        Returns:
+            The tokens of those whose notes are still on their way. All others are safe.
 
         Raises:
             LeaseLost: some of these no longer belong to this session; all others were noted.
@@ -321,7 +327,7 @@ class BlockingReceiver(Protocol):
         """As Receiver.settle."""
         ...
 
-    def note(self, notes: Notes) -> None:
+    def note(self, notes: Notes) -> Sequence[object] | None:
         """As Receiver.note."""
         ...
 

@@ -76,9 +76,9 @@ class ThreadedReceiver:
         """As Receiver.settle."""
         await self._thread.run(self._receiver.settle, settlements)
 
-    async def note(self, notes: Notes) -> None:
+    async def note(self, notes: Notes) -> Sequence[object] | None:
         """As Receiver.note."""
-        await self._thread.run(self._receiver.note, notes)
+        return await self._thread.run(self._receiver.note, notes)
 
     async def begin(self, token: object) -> int:
         """As Receiver.begin."""
@@ -191,10 +191,10 @@ class ImmediateReceiver:
         with self._ports.away():
             self._receiver.settle(settlements)
 
-    async def note(self, notes: Notes) -> None:
+    async def note(self, notes: Notes) -> Sequence[object] | None:
         """As Receiver.note."""
         with self._ports.away():
-            self._receiver.note(notes)
+            return self._receiver.note(notes)
 
     async def begin(self, token: object) -> int:
         """As Receiver.begin."""
@@ -309,9 +309,9 @@ class PortalReceiver:
         """As Receiver.settle."""
         self._portal.run(self._receiver.settle(settlements))
 
-    def note(self, notes: Notes) -> None:
+    def note(self, notes: Notes) -> Sequence[object] | None:
         """As Receiver.note."""
-        self._portal.run(self._receiver.note(notes))
+        return self._portal.run(self._receiver.note(notes))
 
     def begin(self, token: object) -> int:
         """As Receiver.begin."""

@@ -171,8 +171,8 @@ class InFlight:
                 self._repeat(item)
 
     def not_noted(self, items: Iterable[Item]) -> None:
-        """These are not: they wait on, and are to be noted another time."""
-        self._unnoted[:0] = items
+        """These are not, or not yet: as long as they wait to be repeated they are to be noted another time."""
+        self._unnoted[:0] = [item for item in items if item in self._held]
 
     def stop(self) -> None:
         """Start nothing more: what has not started becomes a Release."""

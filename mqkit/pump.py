@@ -279,9 +279,10 @@ class Pump:
         if not items:
             return
         try:
-            await receiver.note([(item.delivery.token, item.spent) for item in items])
+            on_their_way = await receiver.note([(item.delivery.token, item.spent) for item in items])
         except LeaseLost as error:
             self._event("lease-lost", detail=str(error))
+            on_their_way = None
         except ConnectionLost:
             raise
         except BackendError as error:
@@ -289,7 +290,9 @@ class Pump:
             self._note_at = self._ports.monotonic() + PULSE
             self._in_flight.not_noted(items)
             return
-        self._in_flight.noted(items)
+        late = frozenset(on_their_way or ())
+        self._in_flight.noted(item for item in items if item.delivery.token not in late)
+        self._in_flight.not_noted([item for item in items if item.delivery.token in late])
 
     async def _begin(self, receiver: Receiver) -> None:
         """Keep at the broker that a suspect starts, before it does."""

@@ -199,12 +199,16 @@ class FaultyReceiver:
         self._faults.passed.append(Passed("settled", settled=named))
         await self._behind.settle(settlements)
 
-    async def note(self, notes: Notes) -> None:
+    async def note(self, notes: Notes) -> Sequence[object] | None:
         """As Receiver.note."""
         named = tuple((self._out[id(token)], spent) for token, spent in notes)
         self._faults.noting(named)
-        await self._behind.note(notes)
-        self._faults.passed.append(Passed("noted", noted=named))
+        on_their_way = await self._behind.note(notes)
+        late = frozenset(on_their_way or ())
+        safe = tuple(one for one, (token, _) in zip(named, notes, strict=True) if token not in late)
+        if safe:
+            self._faults.passed.append(Passed("noted", noted=safe))
+        return on_their_way
 
     async def begin(self, token: object) -> int:
         """As Receiver.begin."""

@@ -4,12 +4,20 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from mqkit.backend import Notes, Receiver
+
 T = TypeVar("T")
 
 PATIENCE: Final = 30.0
 """Seconds that a fact may take on a slow machine. A test that passes hardly ever waits so long."""
 LOOK: Final = 0.01
 """Seconds between two looks."""
+
+
+async def noted(receiver: Receiver, notes: Notes) -> None:
+    """Return when these notes are safe; raises as Receiver.note, and what Receiver.receive raises."""
+    while await receiver.note(notes):
+        await receiver.receive(0, 1.0)
 
 
 def eventually(

@@ -26,6 +26,7 @@ from mqkit.message import Delivery, Message
 from mqkit.retry import Retry
 from mqkit.testing.colours import with_backend
 from mqkit.testing.service import Service
+from mqkit.testing.waiting import noted
 from mqkit.topic import Topic
 
 
@@ -122,7 +123,7 @@ async def note(spec: dict[str, Any], diary: Diary, backend: Backend) -> None:
     held: list[Delivery] = []
     while len(held) < spec["number"]:
         held += await receiver.receive(spec["number"] - len(held), 1.0)
-    await receiver.note([(held[0].token, spec["spent"])])
+    await noted(receiver, [(held[0].token, spec["spent"])])
     diary.write("noted", payload=json.loads(held[0].message.body))
     while True:
         await receiver.receive(0, 1.0)

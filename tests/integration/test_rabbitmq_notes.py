@@ -24,6 +24,7 @@ from mqkit.backends.rabbitmq.link import Link
 from mqkit.backends.rabbitmq.noting import Noting
 from mqkit.errors import BackendError, ConfigurationError, ConnectionLost, LeaseLost, PublishError
 from mqkit.message import Delivery, Outgoing, WireMessage
+from mqkit.testing.waiting import noted
 from mqkit.topology import TopicNeed, Topology
 from tests.brokers import Broker
 from tests.rabbitmq_cleaning import remove_topics
@@ -159,14 +160,14 @@ def test_what_was_noted_is_known_to_the_next_session(any_broker: Broker) -> None
         receiver = await group.member()
         first, _, third = found = await collect(receiver, 3)
         assert [one.spent for one in found] == [0, 0, 0]
-        await receiver.note([(first.token, 1)])
-        await receiver.note([(first.token, 2), (third.token, 7)])
-        await receiver.note([])
+        await noted(receiver, [(first.token, 1)])
+        await noted(receiver, [(first.token, 2), (third.token, 7)])
+        await noted(receiver, [])
         await receiver.close()
         receiver = await group.member()
         found = await collect(receiver, 3)
         assert [(one.message.body, one.spent) for one in found] == [(b"1", 2), (b"2", 0), (b"3", 7)]
-        await receiver.note([(found[0].token, 3)])
+        await noted(receiver, [(found[0].token, 3)])
         await receiver.close()
         receiver = await group.member()
         assert [one.spent for one in await collect(receiver, 3)] == [3, 0, 7]
@@ -189,7 +190,7 @@ def test_whoever_takes_over_from_the_dead_knows_what_it_noted(any_broker: Broker
             successor = group.process()
             if death % 2:
                 heir = await group.member(successor)
-            await member.note([(one.token, death + 1) for one in found[:6]])
+            await noted(member, [(one.token, death + 1) for one in found[:6]])
             die(process)
             if not death % 2:
                 heir = await group.member(successor)
@@ -215,7 +216,7 @@ def test_all_notes_are_read_before_the_first_message_is_handed_out(
         await publish_many(group)
         receiver = await group.member(prefetch=MANY)
         found = await collect(receiver, MANY)
-        await receiver.note([(one.token, int(one.message.body) + 1) for one in reversed(found)])
+        await noted(receiver, [(one.token, int(one.message.body) + 1) for one in reversed(found)])
         await receiver.close()
         deliver = Noting.delivered
         monkeypatch.setattr(Noting, "delivered", delivered)
@@ -239,7 +240,7 @@ def test_when_a_session_is_closed_the_notes_of_all_that_is_done_are_gone(any_bro
         await publish_many(group)
         receiver = await group.member(prefetch=MANY)
         found = await collect(receiver, MANY)
-        await receiver.note([(one.token, 1) for one in found])
+        await noted(receiver, [(one.token, 1) for one in found])
         await settle(receiver, found[1::2])
         await receiver.close()
         with stranger(any_broker) as channel:
@@ -257,14 +258,14 @@ def test_what_is_done_takes_its_notes_with_it(any_broker: Broker) -> None:
         receiver = await group.member()
         found = await collect(receiver, 20)
         for one in found:
-            await receiver.note([(one.token, 1)])
-            await receiver.note([(one.token, 2)])
+            await noted(receiver, [(one.token, 1)])
+            await noted(receiver, [(one.token, 2)])
             await settle(receiver, [one])
         await receiver.close()
         receiver = await group.member()
         await group.publish(message(b"left"))
         (last,) = await collect(receiver, 1)
-        note = asyncio.create_task(receiver.note([(last.token, 1)]))
+        note = asyncio.create_task(noted(receiver, [(last.token, 1)]))
         await asyncio.sleep(0)  # the note is under way
         await settle(receiver, [last])
         await receiver.close()
@@ -284,12 +285,12 @@ def test_a_stale_token_is_a_lost_lease_and_the_others_are_noted(any_broker: Brok
         await settle(receiver, [second], RELEASE)
         asked = [(one.token, 4) for one in (first, second, third)]
         with pytest.raises(LeaseLost, match="3 deliveries"):
-            await receiver.note([*asked, ((0, 1), 4)])
+            await noted(receiver, [*asked, ((0, 1), 4)])
         await receiver.close()
         receiver = await group.member()
         assert [one.spent for one in await collect(receiver, 2)] == [0, 4]
         with pytest.raises(LeaseLost):
-            await receiver.note(asked[2:])
+            await noted(receiver, asked[2:])
         await receiver.close()
 
     at(any_broker, test)
@@ -302,7 +303,7 @@ def test_a_session_that_gives_back_keeps_the_count(any_broker: Broker) -> None:
         for attempt in range(5):
             found = await collect(receiver, 2)
             assert [one.spent for one in found] == [attempt, 0]
-            await receiver.note([(found[0].token, attempt + 1)])
+            await noted(receiver, [(found[0].token, attempt + 1)])
             await settle(receiver, found, RELEASE)
         await settle(receiver, await collect(receiver, 2))
         await receiver.close()
@@ -318,7 +319,7 @@ def test_of_messages_that_are_alike_each_keeps_its_own_count(any_broker: Broker)
         await group.publish(*(message(b"tick", id=None) for _ in range(3)))
         receiver = await group.member()
         found = await collect(receiver, 3)
-        await receiver.note([(found[0].token, 3)])
+        await noted(receiver, [(found[0].token, 3)])
         await settle(receiver, found[1:2])
         await receiver.close()
         receiver = await group.member()
@@ -340,10 +341,10 @@ def test_notes_outlive_a_restart_of_the_broker(rabbitmq_broker: Broker) -> None:
         await group.publish(message(b"1", headers=stranges), message(b"2"))
         receiver = await group.member()
         found = await collect(receiver, 2)
-        await receiver.note([(found[0].token, 2)])
+        await noted(receiver, [(found[0].token, 2)])
         rabbitmq_broker.restart()
         with pytest.raises(ConnectionLost):
-            await receiver.note([(found[0].token, 3)])
+            await noted(receiver, [(found[0].token, 3)])
         await receiver.close()
         receiver = await group.member(group.process())
         assert [one.spent for one in await collect(receiver, 2)] == [2, 0]
@@ -358,13 +359,13 @@ def test_while_the_broker_blocks_a_note_ends_in_time_and_acknowledgements_go_on(
         await group.publish(*(message(b"%d" % number) for number in range(3)))
         receiver = await group.member()
         first, second, third = await collect(receiver, 3)
-        await receiver.note([(first.token, 1)])
+        await noted(receiver, [(first.token, 1)])
         any_broker.run("rabbitmqctl", "set_vm_memory_high_watermark", "0.0001")
         try:
             await until_blocked(group)
             started = time.monotonic()
             with pytest.raises(BackendError, match=r"notes.*blocks publishers") as caught:
-                await receiver.note([(third.token, 1)])
+                await noted(receiver, [(third.token, 1)])
             assert time.monotonic() - started < 30, "the alarm would last for ever"
             assert caught.value.retryable
             assert not isinstance(caught.value, (ConnectionLost, LeaseLost, PublishError))
@@ -375,7 +376,7 @@ def test_while_the_broker_blocks_a_note_ends_in_time_and_acknowledgements_go_on(
             assert third.spent == 0
         finally:
             any_broker.run("rabbitmqctl", "set_vm_memory_high_watermark", "0.6")
-        await receiver.note([(third.token, 2)])
+        await noted(receiver, [(third.token, 2)])
         await receiver.close()
 
     async def until_blocked(group: Group) -> None:
@@ -408,7 +409,7 @@ def test_notes_that_vanish_after_they_were_counted_are_not_waited_for(
         await group.publish(message(b"1"))
         receiver = await group.member()
         (found,) = await collect(receiver, 1)
-        await receiver.note([(found.token, 2)])
+        await noted(receiver, [(found.token, 2)])
         await receiver.close()
         purged: list[int] = []
         begin = Link.consume
@@ -437,7 +438,7 @@ def test_nothing_begins_while_a_predecessor_holds_notes_even_if_rabbitmq_could_n
         await group.publish(message(b"1"))
         receiver = await group.member()
         (found,) = await collect(receiver, 1)
-        await receiver.note([(found.token, 2)])
+        await noted(receiver, [(found.token, 2)])
         await receiver.close()
         told: list[Declared] = []
         asked: dict[type, Any] = {
@@ -499,7 +500,7 @@ def test_a_session_that_is_lost_while_it_notes_says_so(any_broker: Broker) -> No
         await group.publish(message(b"1"))
         receiver = await group.member()
         (found,) = await collect(receiver, 1)
-        note = asyncio.create_task(receiver.note([(found.token, 1)]))
+        note = asyncio.create_task(noted(receiver, [(found.token, 1)]))
         await asyncio.sleep(0)  # the note is under way
         link = group.backends[0]._links["receiving"]
         assert link.stream.transport is not None
@@ -520,7 +521,7 @@ def test_a_group_without_order_takes_no_notes(rabbitmq_broker: Broker) -> None:
         receiver = await group.member(ordering="none")
         (found,) = await collect(receiver, 1)
         with pytest.raises(ConfigurationError, match="ordering"):
-            await receiver.note([(found.token, 1)])
+            await noted(receiver, [(found.token, 1)])
         with stranger(rabbitmq_broker) as channel:
             assert channel.queue_declare(group.notes, passive=True).method.consumer_count == 0
         await receiver.close()

@@ -37,6 +37,8 @@ class Scripted:
         self.refuse_sender: deque[Exception] = deque()
         self.lost_leases: set[object] = set()
         self.recalls: deque[Recall] = deque()
+        self.notes_wait = False
+        """They are on their way, and stay there."""
         self.refuse_note: deque[Exception] = deque()
         self.refuse_begin: deque[Exception] = deque()
         self.begun: dict[int, int] = {}
@@ -174,9 +176,11 @@ class ScriptedReceiver:
         if lost:
             raise LeaseLost(f"lost {lost}")
 
-    async def note(self, notes: Notes) -> None:
+    async def note(self, notes: Notes) -> Sequence[object]:
         if self._error:
             raise self._error
+        if self._home.notes_wait:
+            return [token for token, _ in notes]
         if self._home.refuse_note:
             raise self._home.refuse_note.popleft()
         lost = []
@@ -190,6 +194,7 @@ class ScriptedReceiver:
             self._home.pending[token] = replace(self._home.pending[token], spent=spent)
         if lost:
             raise LeaseLost(f"lost {lost}")
+        return []
 
     async def begin(self, token: object) -> int:
         if self._error:

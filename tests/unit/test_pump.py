@@ -846,6 +846,32 @@ def test_while_notes_are_refused_the_message_waits_and_the_session_goes_on() -> 
     assert works.kinds().count("retry") == 1
 
 
+def test_while_notes_are_on_their_way_all_others_go_on_and_no_attempt_comes_before_its_note() -> None:
+    attempts: list[float] = []
+
+    async def handler(payload: Any) -> None:
+        if payload == "bad":
+            attempts.append(asyncio.get_running_loop().time())
+            if len(attempts) <= 20:
+                raise ValueError("no")
+
+    async def work(works: Works) -> None:
+        works.backend.notes_wait = True
+        bad = [works.backend.give(b'"bad"', key=b"bad %d" % number) for number in range(20)]
+        good = [works.backend.give(b'"good"', key=b"good %d" % number) for number in range(200)]
+        started = asyncio.get_running_loop().time()
+        await works.settled(*good)
+        assert asyncio.get_running_loop().time() - started < 1
+        await asyncio.sleep(60)
+        assert len(attempts) == 20
+        assert works.backend.of("noted") == []
+        works.backend.notes_wait = False
+        await works.settled(*bad)
+        assert sorted(works.backend.of("noted")) == [(token, 1) for token in bad]
+
+    pumping(handler, work, retry=Retry(wait_initial=0.1), ordering="key")
+
+
 def test_who_lost_its_claim_is_told_when_it_notes() -> None:
     async def work(works: Works) -> None:
         token = works.backend.give(key=b"k")

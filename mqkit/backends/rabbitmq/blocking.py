@@ -78,9 +78,9 @@ class RabbitReceiver:
         else:
             self._receiver.settle_soon(settlements, self._thread.post)
 
-    def note(self, notes: Notes) -> None:
+    def note(self, notes: Notes) -> Sequence[object] | None:
         """As Receiver.note."""
-        self._thread.run(self._receiver.note, notes)
+        return self._thread.run(self._receiver.note, notes)
 
     def begin(self, token: object) -> int:
         """As Receiver.begin."""
@@ -119,9 +119,9 @@ class DeadReceiver:
         """As Receiver.settle."""
         self._thread.run(self._receiver.settle, settlements)
 
-    def note(self, notes: Notes) -> None:
+    def note(self, notes: Notes) -> Sequence[object] | None:
         """As Receiver.note."""
-        self._thread.run(self._receiver.note, notes)
+        return self._thread.run(self._receiver.note, notes)
 
     def begin(self, token: object) -> int:
         """As Receiver.begin."""

@@ -24,6 +24,7 @@ from mqkit.backends.rabbitmq.link import CLOSE_TIMEOUT, Link
 from mqkit.backends.rabbitmq.noting import Noting
 from mqkit.backends.rabbitmq.sessions import acted_upon, declare_tail
 from mqkit.backends.rabbitmq.turn import Turn
+from mqkit.backends.rabbitmq.writing import Writing
 from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, LeaseLost
 from mqkit.message import Delivery
 from mqkit.topology import group_name
@@ -48,6 +49,7 @@ class RabbitReceiver:
         self._consumer: str | None = None
         self._turn: Turn | None = None
         self._notes: Noting | None = None
+        self._writing: Writing | None = None
         self._beginning: Beginning | None = None
         self._suspects: dict[int, Delivery] = {}
         """By tag: of which `begin` may be asked, in a group without order."""
@@ -86,6 +88,7 @@ class RabbitReceiver:
             if subscription.ordering == "key":
                 self._turn = Turn(self._link, subscription, self._open_sender, self._go_on, self._end)
                 self._notes = Noting(self._link, subscription, self._open_sender, self._end)
+                self._writing = Writing(self._notes.write, self._wake)
                 await self._notes.look()
             else:
                 self._beginning = Beginning(self._link, subscription, self._queue, self._open_sender, self._end)
@@ -282,19 +285,18 @@ class RabbitReceiver:
         if stale:
             raise LeaseLost(f"{stale} deliveries of {self._queue!r} belong to this session no more")
 
-    async def note(self, notes: Notes) -> None:
-        """As Receiver.note.
-
-        Raises also:
-            BackendError: the session goes on, but some could not be noted in a few seconds: publishers are blocked.
-        """
+    async def note(self, notes: Notes) -> Sequence[object]:
+        """As Receiver.note: while publishers are blocked a note takes its time."""
         self._check()
-        if self._notes is None:
+        if self._notes is None or self._writing is None:
             raise ConfigurationError(f'notes are kept of a group with ordering="key", not of {self._queue!r}')
         ours = [(token, spent) for token, spent in notes if self._tag(token) is not None]
-        await self._notes.write(ours)
+        on_their_way = self._writing.ask(ours)
+        if len(ours) < len(notes):
+            await self._writing.end()
         self._check()
         self._raise_if(len(notes) - len(ours))
+        return on_their_way
 
     async def begin(self, token: object) -> int:
         """As Receiver.begin."""
@@ -370,6 +372,8 @@ class RabbitReceiver:
             return
         self._closed = True
         self._go_on()
+        if self._writing is not None:
+            await self._writing.end()
         if self._beginning is not None:
             await self._beginning.close()
         elif self._notes is not None and self._notes.begun and self._ended is None:

@@ -5,8 +5,9 @@ ones over the connection of senders: an alarm may stop that one, and must not st
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from mqkit.backend import Notes as Asked
 from mqkit.backend import Sender, Settlement, Subscription
@@ -194,14 +195,14 @@ class Noting:
         """All that was out is delivered again."""
         self._notes.given_back()
 
-    async def write(self, asked: Asked) -> None:
-        """Return when these notes are safe.
+    def write(self, asked: Asked) -> Coroutine[Any, Any, None]:
+        """What returns when these notes are safe. What is settled from now on takes them with it.
 
         Raises:
             ConnectionLost: they may be safe or not.
             BackendError: some are not, and the session goes on: RabbitMQ blocks publishers, or its queue is full.
         """
-        await self._publish([self._notes.write(token, spent) for token, spent in asked])
+        return self._publish([self._notes.write(token, spent) for token, spent in asked])
 
     async def begin(self, token: object) -> int:
         """Keep that a delivery is about to be handled; how often it was before. Raises as write does."""

@@ -14,7 +14,7 @@ from mqkit.message import Delivery
 from mqkit.testing.conformance.suite import Suite
 from mqkit.testing.promises import promise
 from mqkit.testing.scene import Scene, note
-from mqkit.testing.waiting import PATIENCE
+from mqkit.testing.waiting import PATIENCE, noted
 from mqkit.topic import Topic
 
 DONE, RELEASE = Settlement.DONE, Settlement.RELEASE
@@ -62,7 +62,7 @@ class Noting(Suite):
                 async with session(backend, topic) as receiver:
                     found = await taken(receiver, 2)
                     assert spent(found) == {1: before, 2: 0}
-                    await receiver.note([(found[1].token, attempts)])
+                    await noted(receiver, [(found[1].token, attempts)])
             async with session(backend, topic) as receiver:
                 found = await taken(receiver, 2)
                 assert spent(found) == {1: 3, 2: 0}
@@ -85,9 +85,9 @@ class Noting(Suite):
         async def work(backend: Backend) -> None:
             async with session(backend, topic) as receiver:
                 found = await taken(receiver, len(numbers))
-                await receiver.note([(found[number].token, number) for number in numbers if number % 2])
+                await noted(receiver, [(found[number].token, number) for number in numbers if number % 2])
                 await receiver.settle([(found[number].token, DONE) for number in numbers if number % 3 == 0])
-                await receiver.note([(found[number].token, 10 * number) for number in numbers if number % 5 == 0])
+                await noted(receiver, [(found[number].token, 10 * number) for number in numbers if number % 5 == 0])
             async with session(backend, topic) as receiver:
                 kept = spent(await taken(receiver, len(numbers) - len(numbers) // 3))
                 assert kept == {1: 1, 2: 0, 4: 0, 5: 50, 7: 7, 8: 0, 10: 100, 11: 11}
@@ -104,7 +104,7 @@ class Noting(Suite):
                 for before, attempts in ((0, 2), (2, 3)):
                     found = await taken(receiver, 2)
                     assert spent(found) == {1: before, 2: 0}
-                    await receiver.note([(found[1].token, attempts)])
+                    await noted(receiver, [(found[1].token, attempts)])
                     await receiver.settle([(delivery.token, RELEASE) for delivery in found.values()])
             async with session(backend, topic) as receiver:
                 assert spent(await taken(receiver, 2)) == {1: 3, 2: 0}
@@ -122,10 +122,10 @@ class Noting(Suite):
             async with session(backend, topic) as receiver:
                 found = await taken(receiver, 3)
                 with pytest.raises(LeaseLost):
-                    await receiver.note([(stale.token, 9), (found[2].token, 5)])
+                    await noted(receiver, [(stale.token, 9), (found[2].token, 5)])
                 await receiver.settle([(found[3].token, DONE)])
                 with pytest.raises(LeaseLost):
-                    await receiver.note([(found[3].token, 9), (found[1].token, 6)])
+                    await noted(receiver, [(found[3].token, 9), (found[1].token, 6)])
             async with session(backend, topic) as receiver:
                 assert spent(await taken(receiver, 2)) == {1: 6, 2: 5}
 

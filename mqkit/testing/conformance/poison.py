@@ -10,6 +10,7 @@ from mqkit.testing.conformance.suite import Suite
 from mqkit.testing.processes import Fact
 from mqkit.testing.promises import promise
 from mqkit.testing.scene import Scene
+from mqkit.testing.waiting import noted
 
 GROUP = "billing"
 POISON = 13
@@ -73,7 +74,7 @@ class Poisoning(Suite):
             delivery = await taken(receiver)
             assert await receiver.begin(delivery.token) == 2
             if ordering == "key":
-                await receiver.note([(delivery.token, 5)])
+                await noted(receiver, [(delivery.token, 5)])
                 assert await receiver.begin(delivery.token) == 2, "who says how it went lives"
             await receiver.settle([(delivery.token, Settlement.DONE)])
             await receiver.close()
