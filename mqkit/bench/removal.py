@@ -8,18 +8,40 @@ from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
-from mqkit.topology import STEPS, dead_name, group_name, retry_name
+from mqkit.topology import TopicNeed, Topology, group_name
 
 TIMEOUT = 10.0
 
 
-async def remove(url: str, topic: str, group: str) -> str:
-    """Remove `topic` with its only group, and all that lies there; what is left behind, in a sentence, or nothing."""
+async def has_shared(url: str) -> bool:
+    """Whether the broker has what all topics of mqkit share there, so that it must stay when the measuring is over."""
+    if urlsplit(url).scheme not in {"amqp", "amqps"}:
+        return True
+    from aio_pika import connect
+    from aio_pika.exceptions import ChannelClosed
+
+    from mqkit.backends.rabbitmq.options import parse_url
+    from mqkit.backends.rabbitmq.places import DELAYED
+
+    async with await connect(parse_url(url).amqp, timeout=TIMEOUT) as connection:
+        try:
+            await (await connection.channel()).get_exchange(DELAYED, ensure=True)
+        except ChannelClosed:
+            return False
+    return True
+
+
+async def remove(url: str, topic: str, group: str, *, shared: bool = False) -> str:
+    """Remove `topic` with its only group, and all that lies there; what is left behind, in a sentence, or nothing.
+
+    Args:
+        shared: also what all topics share at the broker, if no other topic uses it by now.
+    """
     match urlsplit(url).scheme:
         case "memory":
             return ""
         case "amqp" | "amqps":
-            return await _from_rabbitmq(url, topic, group)
+            return await _from_rabbitmq(url, topic, group, shared=shared)
         case "kafka":
             return _from_kafka(url, topic, group)
         case "sqlite":
@@ -27,24 +49,38 @@ async def remove(url: str, topic: str, group: str) -> str:
     return f"the topic {topic} stays at the broker, with nothing to handle in it: remove it there"
 
 
-async def _from_rabbitmq(url: str, topic: str, group: str) -> str:
+async def _from_rabbitmq(url: str, topic: str, group: str, *, shared: bool) -> str:
     from aio_pika import connect
+    from aio_pika.exceptions import ChannelClosed
 
     from mqkit.backends.rabbitmq.options import parse_url
-    from mqkit.backends.rabbitmq.places import due_queue, notes_group
+    from mqkit.backends.rabbitmq.places import DELAYED, DUE, UNCLAIMED, WAITING
+    from mqkit.backends.rabbitmq.topology import wanted
+    from mqkit.backends.rabbitmq.turn import PREFIX
 
-    names = [
-        due_queue(topic),
-        group_name(topic, group),
-        group_name(topic, notes_group(group)),
-        dead_name(topic, group),
-        *(retry_name(topic, group, step) for step in STEPS),
-    ]
+    own = wanted(Topology((TopicNeed(topic, frozenset({group})),)))
+    ours = [name for name in (queue.name for queue in own.queues) if name.startswith(topic)]
     async with await connect(parse_url(url).amqp, timeout=TIMEOUT) as connection:
         channel = await connection.channel()
-        for name in names:
+        for name in (*ours, group_name(f"{PREFIX}{topic}", group)):
             await channel.queue_delete(name)
-        await channel.exchange_delete(topic)
+        for exchange in own.exchanges:
+            if exchange.name.startswith(topic):
+                await channel.exchange_delete(exchange.name)
+        underlay = await channel.get_underlay_channel()
+        steps = [exchange.name for exchange in own.exchanges if exchange.name.startswith(WAITING)]
+        for step in steps:
+            await underlay.queue_unbind(step, step, topic)
+        if not shared:
+            return ""
+        try:
+            for name in (DELAYED, DUE, *steps):
+                await channel.exchange_delete(name, if_unused=True)
+        except ChannelClosed:
+            return "RabbitMQ keeps what begins with mqkit.: another topic uses it by now"
+        for name in (*steps, UNCLAIMED):
+            await channel.queue_delete(name)
+        await channel.exchange_delete(UNCLAIMED)
     return ""
 
 

@@ -10,7 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from mqkit.async_app import AsyncApp
 from mqkit.bench.meter import between, calibrate, reading
 from mqkit.bench.orders import LARGE, SMALL
-from mqkit.bench.removal import remove
+from mqkit.bench.removal import has_shared, remove
 from mqkit.bench.trial import CASES, GROUP, Outcome, new_topic, trials
 from mqkit.cli.failures import UsageError
 from mqkit.cli.options import AsJson, Url
@@ -50,6 +50,7 @@ async def _bench(url: str | None, seconds: float, sizes: list[int], *, as_json: 
     outcomes: list[tuple[int, Outcome]] = []
     before, first = calibrate(), reading()
     async with AsyncApp(url, service="bench") as app:
+        shared = await has_shared(app.settings.url)
         if not as_json:
             tell(f"{app.description} at {masked(app.settings.url)}; about {seconds * len(CASES) * len(sizes):.0f} s")
         for size in sizes:
@@ -61,7 +62,7 @@ async def _bench(url: str | None, seconds: float, sizes: list[int], *, as_json: 
                         outcomes.append((size, outcome))
                         progress.update(task, description=f"{size:,} bytes: {outcome.title} is done")
             finally:
-                if left := await remove(app.settings.url, topic.name, GROUP):
+                if left := await remove(app.settings.url, topic.name, GROUP, shared=not shared):
                     remark(left)
         description, shown = app.description, masked(app.settings.url)
     steal, loops = between(first, reading()).steal, (before, calibrate())

@@ -5,9 +5,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 
+from mqkit import App, Topic
 from mqkit.bench.trial import CASES
 from tests.brokers import Broker
 from tests.command_line import CommandLine
@@ -59,11 +62,32 @@ def test_nothing_stays_in_a_file_of_the_user(mqkit: CommandLine) -> None:
             assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
 
 
-def test_nothing_stays_in_rabbitmq(mqkit: CommandLine, rabbitmq_broker: Broker) -> None:
-    found = mqkit("bench", rabbitmq_broker.url, *QUICK, "--json")
-    assert all(case["problem"] == "" for case in cases(found.out).values())
-    left = mqkit("inspect", "--url", rabbitmq_broker.url, "--json").out
-    assert "mqkit-bench" not in left
+def test_rabbitmq_has_afterwards_what_it_had_before(mqkit: CommandLine, rabbitmq_broker: Broker) -> None:
+    """In a virtual host of its own, where mqkit never was, and in one that another topic shares with it."""
+    vhost = f"bench-{uuid4().hex}"
+
+    def there() -> dict[str, list[str]]:
+        """Names of all that is there."""
+        return {
+            kind: sorted(rabbitmq_broker.run("rabbitmqctl", "-q", f"list_{kind}", "-p", vhost, *facts).splitlines())
+            for kind, facts in (("queues", ("name",)), ("exchanges", ("name",)), ("bindings", ()))
+        }
+
+    rabbitmq_broker.run("rabbitmqctl", "add_vhost", vhost)
+    rabbitmq_broker.run("rabbitmqctl", "set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+    url = urlsplit(rabbitmq_broker.url)._replace(path=f"/{vhost}", query="").geturl()
+    try:
+        for declared in ("", "orders"):
+            if declared:
+                with App(url) as app:
+                    app.publish(Topic(declared, dict, groups=["billing"]), {})
+            before = there()
+            assert any("mqkit." in line for line in before["queues"]) is bool(declared)
+            found = mqkit("bench", url, *QUICK, "--json")
+            assert all(case["problem"] == "" for case in cases(found.out).values())
+            assert there() == before
+    finally:
+        rabbitmq_broker.run("rabbitmqctl", "delete_vhost", vhost)
 
 
 def test_nothing_stays_in_kafka(mqkit: CommandLine, kafka_broker: Broker) -> None:

@@ -1,6 +1,7 @@
 """Makes RabbitMQ have what is wanted, or says what it has. Over several channels at once: each queue takes its time."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -21,11 +22,15 @@ from mqkit.backends.rabbitmq.topology import (
 from mqkit.errors import TopologyError
 from mqkit.topology import Difference, Finding, State
 
+log = logging.getLogger("mqkit")
+
 T = TypeVar("T")
 R = TypeVar("R")
 CHANNELS = 4
 PATIENCE = 60.0
 """Seconds for one thing. Thousands of queues take minutes the first time: what counts is that it goes on."""
+SILENCE = 5.0
+"""Seconds between two lines of the log about how far it is."""
 UNSEEN = (("seen", "no: only the management API can tell"),)
 
 
@@ -43,12 +48,12 @@ class Declaring:
             TopologyError: some of it is there with other settings; that is left alone.
         """
         refused = [
-            *await self._each(wanted.exchanges, self._declare_exchange),
-            *await self._each(wanted.queues, self._declare_queue),
+            *await self._each(wanted.exchanges, self._declare_exchange, "exchanges are declared"),
+            *await self._each(wanted.queues, self._declare_queue, "queues are declared"),
         ]
         different = [finding for finding in refused if finding is not None]
         if not different:
-            await self._each(wanted.bindings, _bind)
+            await self._each(wanted.bindings, _bind, "bindings are declared")
         if different:
             raise TopologyError(
                 f"RabbitMQ at {self._link.url.where} has something else than is needed, and keeps it as it is:",
@@ -109,10 +114,24 @@ class Declaring:
             return (self._management.unseen("the settings of what is there", kind),)
         return ()
 
-    async def _each(self, items: Sequence[T], do: Callable[[Channel, T], Awaitable[R]]) -> list[R]:
-        """What `do` says to each of `items`, in their order; a channel that it lost is replaced."""
+    async def _each(
+        self, items: Sequence[T], do: Callable[[Channel, T], Awaitable[R]], what: str = "things are looked at"
+    ) -> list[R]:
+        """What `do` says to each of `items`, in their order; a channel that it lost is replaced.
+
+        Args:
+            what: is done with them, for the log while it takes long.
+        """
         left = list(reversed(list(enumerate(items))))
         results: dict[int, R] = {}
+        loop = asyncio.get_running_loop()
+        told = loop.time()
+
+        def tell() -> None:
+            nonlocal told
+            if loop.time() > told + SILENCE:
+                told = loop.time()
+                log.info("RabbitMQ at %s: %d of %d %s", self._link.url.where, len(results), len(items), what)
 
         async def work() -> None:
             channel = await self._link.channel()
@@ -124,6 +143,7 @@ class Declaring:
                         channel = await self._link.channel()
                     async with self._link.calling(PATIENCE):
                         results[position] = await do(channel, item)
+                    tell()
             except BaseException:
                 left.clear()
                 raise

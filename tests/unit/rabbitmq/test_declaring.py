@@ -105,3 +105,14 @@ def test_nothing_wanted_is_nothing_asked() -> None:
     run(Declaring(cast("Link", scribe), Management(scribe.url)).declare(Wanted((), (), ())))
     assert not scribe.exchanges
     assert not scribe.queues
+
+
+def test_while_it_takes_long_the_log_tells_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "mqkit"):
+        run(declared(Topology((TopicNeed("orders", frozenset({"g"})),)), Scribe()))
+        assert not caplog.records
+        run(declared(MANY, Scribe(seconds=1.0)))
+    told = [record.getMessage() for record in caplog.records]
+    total = len(wanted(MANY).queues)
+    assert told[0].endswith(f"of {total} queues are declared")
+    assert total / CHANNELS / 10 < len(told) < total / CHANNELS / 3, "a line every few seconds"
