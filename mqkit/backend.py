@@ -198,7 +198,6 @@ class Receiver(Protocol):
 
         Where that can take long it goes on beside the session: `receive` returns early when something has come of it,
         and the same notes are asked for again. What was settled or given back meanwhile is noted all the same.
-
         Whoever gets the message next, after any crash, finds the latest note in `Delivery.spent`; a message that is
         settled DONE takes its note with it. Asked for with ordering="key" alone.
 

@@ -1,15 +1,15 @@
 """What is begun of a group without order (Receiver.begin): one member at a time reads and writes the notes of it.
 
-In an ordered group that is the one that works anyhow. Here many do, so whoever begins one claims the group's notes, by
-an exclusive queue as in turn.py, for as long as what it has begun is not heard of.
+In an ordered group that is the one that works anyhow. Here many do, so whoever begins one holds the group's notes for
+as long as what it has begun is not heard of: whoever finds that their queue has another consumer has to wait.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from random import random
 
 from mqkit.backend import Sender, Subscription
-from mqkit.backends.rabbitmq.channels import Locked
 from mqkit.backends.rabbitmq.link import CLOSE_TIMEOUT, Link
 from mqkit.backends.rabbitmq.noting import Noting
 from mqkit.errors import BackendError, ConnectionLost
@@ -18,7 +18,9 @@ from mqkit.message import Delivery
 READING = 5.0
 """Seconds for the notes that there are to arrive."""
 SOON = 0.01
-"""Seconds between two looks whether they have."""
+"""Seconds between two looks whether they have; longer while another has them."""
+LOOKS = 7
+"""So often another may be found to have them: one that is gone stands there for a moment."""
 
 
 class Beginning:
@@ -35,12 +37,10 @@ class Beginning:
         self._link = link
         self._subscription = subscription
         self._queue = queue
-        self._claim = f"mqkit.begun.{queue}"
         self._open_sender = open_sender
         self._ended = ended
         self._noting: Noting | None = None
         self._out: set[object] = set()
-        self._claimed = False
         self._leaving: asyncio.Task[None] | None = None
 
     @property
@@ -65,48 +65,22 @@ class Beginning:
         return await self._noting.begin(delivery.token)
 
     async def _read(self) -> Noting:
-        if not await self._take():
-            raise BackendError(f"another member of {self._queue!r} has begun one", retryable=True)
         noting = Noting(self._link, self._subscription, self._open_sender, self._ended)
         try:
             async with asyncio.timeout(READING):
-                while not await noting.read():  # noqa: ASYNC110 - the broker is asked, and tells nothing by itself
-                    await asyncio.sleep(SOON)
+                taken = 0
+                while not await noting.read() and taken <= LOOKS:
+                    taken += not noting.reading
+                    await asyncio.sleep(SOON * 1.5**taken * (0.5 + random()))  # noqa: S311 - two must not keep step
         except BaseException as error:
             await noting.close()
-            await self._let_go()
             if isinstance(error, TimeoutError):
                 raise BackendError(f"the notes of {self._queue!r} cannot be read now", retryable=True) from error
             raise
+        if taken > LOOKS:
+            await noting.close()
+            raise BackendError(f"another member of {self._queue!r} has begun one", retryable=True)
         return noting
-
-    async def _take(self) -> bool:
-        if self._claim in self._link.claims:
-            return False  # another receiver of this process
-        channel = await self._link.channel()
-        try:
-            async with self._link.calling():
-                await channel.queue_declare(self._claim, exclusive=True)
-        except Locked:
-            return False
-        finally:
-            await self._link.drop(channel)
-        self._claimed = True
-        self._link.claims.add(self._claim)
-        return True
-
-    async def _let_go(self) -> None:
-        if not self._claimed:
-            return
-        self._claimed = False
-        self._link.claims.discard(self._claim)
-        with suppress(Exception):  # the connection is gone, and the claim with it
-            channel = await self._link.channel()
-            try:
-                async with self._link.calling(CLOSE_TIMEOUT):
-                    await channel.queue_delete(self._claim)
-            finally:
-                await self._link.drop(channel)
 
     def done(self, tokens: Iterable[object]) -> None:
         """These were acknowledged. After the last one, others may begin theirs."""
@@ -133,7 +107,6 @@ class Beginning:
     async def _leave(self, noting: Noting) -> None:
         with suppress(Exception):
             await noting.close()
-        await self._let_go()
 
     async def close(self) -> None:
         """Give back what was begun, and let others begin theirs. Never raises; ends in a few seconds."""

@@ -77,8 +77,6 @@ class Link:
     def __init__(self, url: RabbitUrl, connection: Connection, stream: Frames) -> None:
         self.url = url
         self.stream = stream
-        self.claims: set[str] = set()
-        """Names that a session claimed with a queue of this connection alone, against other sessions on it."""
         self.before_consuming: Callable[[str, Channel], Awaitable[None]] | None = None
         """What has to be done before a queue is consumed from on a channel."""
         self._connection = connection

@@ -91,6 +91,11 @@ class Noting:
             await self._stop(channel)
         return self._complete
 
+    @property
+    def reading(self) -> bool:
+        """Whether they are coming; else another session has them."""
+        return self._channel is not None
+
     async def _begin(self) -> bool:
         """Consume, unless a predecessor still does: a queue that forgets one has taken its notes back."""
         channel = await self._link.channel(traffic=self)
