@@ -71,7 +71,8 @@ def one(request: pytest.FixtureRequest, name: "BrokerName") -> Broker:
 def needs_its_own(item: pytest.Item) -> bool:
     """Whether the test must not share its broker."""
     needs = {need for mark in item.iter_markers(PROMISE) for need in mark.kwargs["needs"]}
-    return item.get_closest_marker(OWN) is not None or not needs.isdisjoint(DISTURBING)
+    at_a_broker = any(name.endswith("_broker") for name in getattr(item, "fixturenames", ()))
+    return item.get_closest_marker(OWN) is not None or (at_a_broker and not needs.isdisjoint(DISTURBING))
 
 
 @pytest.fixture(scope="session")
@@ -129,22 +130,24 @@ SHORT = frozenset({"test_rabbitmq_old"})
 """Conformance suites of which one test for each promise is run: what an old broker may do otherwise, they all meet."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What pytest-xdist keeps in one process, with --dist loadgroup, and what begins first.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What pytest-xdist keeps in one process, with --dist loadgroup: a file; elsewhere what needs brokers of its own.
 
-    That is a file; where tests wait for brokers, what needs brokers of its own, which is begun first, for it is long.
+    It is said here, since pytest-xdist reads it before `pytest_collection_modifyitems` comes to us.
     """
+    if needs_its_own(item):
+        group = "kafka" if "kafka" in item.nodeid else "rabbitmq"
+        item.add_marker(pytest.mark.xdist_group(f"own {group}"))
+    elif item.path.parent.name not in BY_ITSELF or item.path.stem in IN_ONE_PROCESS:
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begins with what needs brokers of its own, for it takes long, and leaves out what a short form does."""
     if not config.getoption("--all"):
         _, left_out = split([item for item in items if item.path.stem in SHORT])
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
-    for item in items:
-        if needs_its_own(item):
-            group = "kafka" if "kafka" in item.nodeid else "rabbitmq"
-            item.add_marker(pytest.mark.xdist_group(f"own {group}"))
-        elif item.path.parent.name not in BY_ITSELF or item.path.stem in IN_ONE_PROCESS:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: not needs_its_own(item))
 
 
