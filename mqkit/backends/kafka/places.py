@@ -1,17 +1,29 @@
 """What a consumer asks the broker: whether its topics are there, where partitions were left; and how it closes."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Thread
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from mqkit.backends.kafka.faults import log
 from mqkit.backends.kafka.offsets import Progress, decode, in_log, merged
 
 PATIENCE: Final = 10.0
 """Seconds for one answer of the broker."""
+SOON: Final = 0.1
+"""Seconds between two questions to a coordinator that is not there yet."""
+MOVING: Final = frozenset(
+    {
+        KafkaError._WAIT_COORD,  # noqa: SLF001
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+    }
+)
+"""What is said while a group's coordinator begins its work, or has moved."""
 
 
 def missing(consumer: Consumer, names: set[str], timeout: float) -> set[str] | None:
@@ -24,8 +36,23 @@ def missing(consumer: Consumer, names: set[str], timeout: float) -> set[str] | N
 
 
 def committed(consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
-    """What was committed of them. Raises KafkaException."""
-    found = consumer.committed(places, timeout=PATIENCE)
+    """What was committed of them. Raises KafkaException.
+
+    While the group's coordinator begins its work or moves to another broker, it is asked again: the driver does so for
+    all that it sends by itself, but not here.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _committed(consumer, places, max(SOON, deadline - time.monotonic()))
+        except KafkaException as failure:
+            if failure.args[0].code() not in MOVING or time.monotonic() >= deadline:
+                raise
+        time.sleep(SOON)
+
+
+def _committed(consumer: Consumer, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+    found = consumer.committed(places, timeout=timeout)
     for place in found:
         if place.error is not None:
             raise KafkaException(place.error)
