@@ -76,7 +76,7 @@ lint: .venv/.development
 test: .venv/.development lint provision
 	@$(PYTHON) -m pytest --numprocesses 6 --dist loadgroup --no-loadscope-reorder --promises-table README.md $(ARGS)
 
-# also what `test` runs in a short form: the conformance suite on the oldest RabbitMQ and on the backend of a plugin
+# also in full what `test` runs in a short form: see SHORT in tests/conftest.py, and the backend of a plugin
 test-all:
 	@$(MAKE) test ARGS=--all
 

@@ -126,8 +126,15 @@ BY_ITSELF = ("conformance", "integration", "journeys")
 """Folders whose tests mostly wait for a broker: each goes to whatever process is free."""
 
 
-SHORT = frozenset({"test_rabbitmq_old"})
-"""Conformance suites of which one test for each promise is run: what an old broker may do otherwise, they all meet."""
+SHORT = {"test_rabbitmq_old": ("AsyncApp",), "test_kafka": ("App",), "test_rabbitmq": ("App",)}
+"""Conformance suites, and their apps, of which one test for each promise is run: what an old broker may do otherwise, they
+all meet; and what stands between the apps and a broker is the same code, which the other app tests in full."""
+
+
+def runs_in_short(item: pytest.Item) -> bool:
+    """Whether the test is of a suite that runs in a short form."""
+    colours = SHORT.get(item.path.stem, ()) if item.path.parent.name == "conformance" else ()
+    return isinstance(item, pytest.Function) and bool(colours) and item.callspec.params.get("colour") in colours
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -145,7 +152,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begins with what needs brokers of its own, for it takes long, and leaves out what a short form does."""
     if not config.getoption("--all"):
-        _, left_out = split([item for item in items if item.path.stem in SHORT])
+        _, left_out = split(filter(runs_in_short, items))
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
     items.sort(key=lambda item: not needs_its_own(item))
