@@ -68,6 +68,14 @@ class Broker:
 
     def pause(self) -> None:
         """Freezes it: connections stay open, and nothing answers."""
+        for _ in range(2):
+            try:
+                self.container.pause()
+            except APIError as error:  # the kernel did not stop all of its processes in time
+                if "unable to freeze" not in str(error):
+                    raise
+            else:
+                return
         self.container.pause()
 
     def unpause(self) -> None:

@@ -304,7 +304,8 @@ class FilesReceiver:
         while True:
             if self._closed:
                 raise ClosedError("the receiver is closed")
-            room = limit if self._dead else min(limit, self._subscription.prefetch - len(self._out))
+            allowed = self._subscription.prefetch + self._subscription.aside
+            room = limit if self._dead else min(limit, allowed - len(self._out))
             if found := self._take(room):
                 return found
             left = end - time.monotonic()

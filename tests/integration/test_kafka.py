@@ -437,8 +437,15 @@ def test_a_topic_that_was_deleted_is_unroutable_and_found_when_it_is_back(sessio
     session.publish(b"x")
     admin = AdminClient({"bootstrap.servers": session.url.removeprefix("kafka://")})
     admin.delete_topics([session.topic])[session.topic].result(PATIENCE)
-    with pytest.raises((PublishError, ConnectionLost)):
-        session.publish(b"x", timeout=5)
+
+    def is_refused() -> bool:
+        try:
+            session.publish(b"x", timeout=5)
+        except (PublishError, ConnectionLost):
+            return True
+        return False
+
+    wait_until(is_refused, "the broker does not take what goes with the log that it is about to delete")
     session.sender.close()
     session.sender = session.backend.open_sender()
     with pytest.raises(PublishError) as caught:

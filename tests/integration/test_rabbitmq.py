@@ -694,6 +694,7 @@ def test_what_waits_of_a_group_without_order_leaves_room(each: Site) -> None:
     at(each, test)
 
 
+@pytest.mark.own_broker
 @pytest.mark.timeout(300)
 def test_a_restart_in_the_middle_loses_nothing_and_is_told_at_once(each: Site) -> None:
     async def test(session: Session) -> None:
@@ -720,6 +721,7 @@ def test_a_restart_in_the_middle_loses_nothing_and_is_told_at_once(each: Site) -
     at(each, test)
 
 
+@pytest.mark.own_broker
 def test_a_killed_broker_is_told_at_once(newest: Site) -> None:
     async def test(session: Session) -> None:
         receiver = await session.receiver()
