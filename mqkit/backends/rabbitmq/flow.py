@@ -10,6 +10,9 @@ from mqkit.backends.rabbitmq.link import CLOSE_TIMEOUT, Link
 from mqkit.backends.rabbitmq.window import Window
 from mqkit.errors import ConnectionLost
 
+ANSWER = 60.0
+"""Seconds for RabbitMQ to answer while the consumer changes. A handler may block the event loop for long meanwhile, so
+the answer is read late; of a broker that is gone the heartbeats tell."""
 MOMENT = 0.01
 """Seconds between two looks for what is on its way."""
 
@@ -108,7 +111,7 @@ class Flow:
 
     async def _change_all(self, channel: Channel) -> None:
         try:
-            async with self.still, self._going_on():
+            async with self.still, self._going_on(ANSWER):
                 while await self._change(channel):
                     pass
         finally:
@@ -127,10 +130,10 @@ class Flow:
         return True
 
     @asynccontextmanager
-    async def _going_on(self, timeout: float | None = None) -> AsyncGenerator[None]:
+    async def _going_on(self, timeout: float) -> AsyncGenerator[None]:
         """Around calls: whatever is wrong, this session is over, and the next one goes on."""
         try:
-            async with self._link.calling() if timeout is None else self._link.calling(timeout):
+            async with self._link.calling(timeout):
                 yield
         except Exception as error:  # noqa: BLE001 - as it says
             self._channel = None

@@ -17,6 +17,8 @@ PAUSE = 0.05
 """Seconds between two tries: a leader starts within some milliseconds."""
 PATIENCE = 5.0
 """Seconds for a leader to start."""
+SERVER_NAMED = "amq."
+"""What queues of one connection alone are called: they have no leader, and nobody else may consume from them."""
 CAREFUL = "RabbitMQ 4.0."
 """What a broker says that it is, where this matters."""
 
@@ -37,7 +39,7 @@ class Scout:
             NotFound: it does not exist.
             BackendError: it is not ready after some seconds.
         """
-        if queue in self._ready:
+        if queue in self._ready or queue.startswith(SERVER_NAMED):
             return
         found = await channel.queue_declare(queue, passive=True)
         if not (found.messages or found.consumers):

@@ -77,7 +77,7 @@ class Consuming(Suite):
         worker.wait_for("called", 5)
         worker.kill()
         service.start()
-        service.wait_until(lambda: set(service.record.done) == set(range(20)), "all are handled by the next", 60)
+        service.wait_until(lambda: set(service.record.done) == set(range(20)), "all are handled by the next", 180)
         service.wait_until_idle(topic, "billing")
 
     @promise("B3")
@@ -239,7 +239,7 @@ class Consuming(Suite):
         worker.wait_for("done", 18)
         worker.kill()
         service.start()
-        service.wait_until(lambda: set(service.record.done) >= {0, 7}, "the two come again", 60)
+        service.wait_until(lambda: set(service.record.done) >= {0, 7}, "the two come again", 180)
 
     @promise("B8", "C7")
     def test_an_outage_interrupts_and_does_not_end_delivery(self, scene: Scene) -> None:
@@ -261,14 +261,14 @@ class Consuming(Suite):
 
         with ThreadPoolExecutor(1) as threads:
             with scene.harness.interrupt():
-                service.wait_until(lambda: of("disconnected"), "the outage is noticed", 60)
+                service.wait_until(lambda: of("disconnected"), "the outage is noticed", 180)
                 sent = threads.submit(service.publish, topic, note(3))
                 gate.open()
             sent.result()
-        service.wait_until(lambda: {n.number for n in service.record.done} == set(range(4)), "all are handled", 60)
+        service.wait_until(lambda: {n.number for n in service.record.done} == set(range(4)), "all are handled", 180)
         service.publish(topic, note(4))
         service.wait_until(lambda: 4 in {n.number for n in service.record.done}, "what comes later, too")
-        service.wait_for_counts(topic, "billing", idle, "nothing is left", 60)
+        service.wait_for_counts(topic, "billing", idle, "nothing is left", 180)
         assert {call.attempt for call in service.record.calls()} == {1}, "no message pays for it"
         assert not service.letters(topic, "billing")
         assert of("connected") == of("disconnected") >= 1
