@@ -12,7 +12,7 @@ from mqkit.backends.kafka.logs import Logs
 from mqkit.backends.kafka.member import SLICE
 from mqkit.backends.kafka.offsets import Progress, decode, in_log, merged
 from mqkit.backends.kafka.partitions import Lease, Partition, message_of
-from mqkit.backends.kafka.places import PATIENCE, closing, committed
+from mqkit.backends.kafka.places import PATIENCE, closing, committed_at_last
 from mqkit.backends.kafka.receiver import CLOSING, check_again
 from mqkit.backends.kafka.settled import Facts, Settled
 from mqkit.backends.kafka.tiers import Tier
@@ -57,7 +57,7 @@ class DeadReceiver:
             self._consumer = Consumer({**config, **callbacks}, logger=DriverLog())
         try:
             with mapped(f"dead letters of {topic}.{group}", trouble):
-                places = committed(self._consumer, [TopicPartition(tier.name, number) for number in numbers])
+                places = committed_at_last(self._consumer, [TopicPartition(tier.name, number) for number in numbers])
                 self._partitions = {}
                 for place in places:
                     progress = self._progress(place)
@@ -179,7 +179,9 @@ class DeadReceiver:
         if not parts:
             return
         with mapped(f"dead letters of {self._topic}.{self._group}", self._trouble):
-            theirs = {place.partition: place for place in committed(self._consumer, [part.place for part in parts])}
+            theirs = {
+                place.partition: place for place in committed_at_last(self._consumer, [part.place for part in parts])
+            }
             offsets = []
             for part in parts:
                 progress, other = part.tracker.progress(), self._progress(theirs[part.number])

@@ -35,28 +35,28 @@ def missing(consumer: Consumer, names: set[str], timeout: float) -> set[str] | N
     return names - known
 
 
-def committed(consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
-    """What was committed of them. Raises KafkaException.
-
-    While the group's coordinator begins its work or moves to another broker, it is asked again: the driver does so for
-    all that it sends by itself, but not here.
-    """
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return _committed(consumer, places, max(SOON, deadline - time.monotonic()))
-        except KafkaException as failure:
-            if failure.args[0].code() not in MOVING or time.monotonic() >= deadline:
-                raise
-        time.sleep(SOON)
-
-
-def _committed(consumer: Consumer, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+def committed(consumer: Consumer, places: list[TopicPartition], timeout: float = PATIENCE) -> list[TopicPartition]:
+    """What was committed of them. Raises KafkaException."""
     found = consumer.committed(places, timeout=timeout)
     for place in found:
         if place.error is not None:
             raise KafkaException(place.error)
     return found
+
+
+def committed_at_last(consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
+    """As `committed`, but a coordinator that begins its work or moves to another broker is asked again.
+
+    Not within a callback of the driver: it could not find the other one meanwhile.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return committed(consumer, places, max(SOON, deadline - time.monotonic()))
+        except KafkaException as failure:
+            if failure.args[0].code() not in MOVING or time.monotonic() >= deadline:
+                raise
+        time.sleep(SOON)
 
 
 def restored(consumer: Consumer, place: TopicPartition, mine: Progress | None, log_id: str) -> Progress | None:

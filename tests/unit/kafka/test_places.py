@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from mqkit.backends.kafka import places
-from mqkit.backends.kafka.places import committed
+from mqkit.backends.kafka.places import committed_at_last
 
 
 class Answers:
@@ -37,13 +37,13 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_coordinator_that_is_not_there_yet_is_asked_again(code: int) -> None:
     there = [TopicPartition("t", 0, 7)]
     consumer: Any = Answers(failure(code), failure(code), there)
-    assert committed(consumer, [TopicPartition("t", 0)]) == there
+    assert committed_at_last(consumer, [TopicPartition("t", 0)]) == there
 
 
 def test_any_other_error_is_raised_at_once() -> None:
     consumer: Any = Answers(failure(KafkaError.GROUP_AUTHORIZATION_FAILED))
     with pytest.raises(KafkaException) as caught:
-        committed(consumer, [TopicPartition("t", 0)])
+        committed_at_last(consumer, [TopicPartition("t", 0)])
     assert caught.value.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED
 
 
@@ -51,4 +51,4 @@ def test_a_coordinator_that_never_comes_is_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(places, "PATIENCE", 0.0)
     consumer: Any = Answers(failure(KafkaError.NOT_COORDINATOR))
     with pytest.raises(KafkaException):
-        committed(consumer, [TopicPartition("t", 0)])
+        committed_at_last(consumer, [TopicPartition("t", 0)])
