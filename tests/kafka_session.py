@@ -13,7 +13,7 @@ from mqkit.message import Delivery, Outgoing, WireMessage
 from mqkit.topology import TopicNeed, Topology
 
 DONE, RELEASE = Settlement.DONE, Settlement.RELEASE
-PATIENCE = 30.0
+PATIENCE = 120.0
 Source = Literal["group", "dead", "tail"]
 
 

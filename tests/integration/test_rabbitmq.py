@@ -45,7 +45,7 @@ from tests.brokers import Broker
 from tests.rabbitmq_cleaning import remove_topics
 
 DONE, RELEASE = Settlement.DONE, Settlement.RELEASE
-PATIENCE = 20.0
+PATIENCE = 60.0
 Colour: TypeAlias = Literal["asynchronous", "blocking"]
 
 

@@ -17,7 +17,7 @@ from mqkit.topology import TopicNeed, Topology
 from tests.brokers import Broker
 from tests.rabbitmq_cleaning import remove_topics
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

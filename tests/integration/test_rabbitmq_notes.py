@@ -30,7 +30,7 @@ from tests.brokers import Broker
 from tests.rabbitmq_cleaning import remove_topics
 
 DONE, RELEASE = Settlement.DONE, Settlement.RELEASE
-PATIENCE = 20.0
+PATIENCE = 60.0
 DEATHS = 20
 MANY = 200
 """Many times what a channel keeps back: 32 commands."""
