@@ -74,7 +74,7 @@ lint: .venv/.development
 # Most tests wait for brokers, so several processes run them at once; they share brokers, but for tests that stop them.
 # The run also holds the README's table of promises to what passed. pytest comes last: its closing line is the result.
 test: .venv/.development lint provision
-	@$(PYTHON) -m pytest --numprocesses 6 --dist loadgroup --no-loadscope-reorder --promises-table README.md $(ARGS)
+	@$(PYTHON) -m pytest --numprocesses 4 --dist loadgroup --no-loadscope-reorder --promises-table README.md $(ARGS)
 
 # also in full what `test` runs in a short form: see SHORT in tests/conftest.py, and the backend of a plugin
 test-all:
