@@ -333,13 +333,17 @@ class App:
     def _enter(self, *, until_stopped: bool = False) -> None:
         """One more has it open. Raises JobCancelled at `stop`, if it shall."""
         while not self._changing.acquire(timeout=LOOK):
-            if until_stopped and not self._endings.empty():
-                raise JobCancelled
+            if until_stopped:
+                self._heed_stop()
         try:
             self._connect(until_stopped=until_stopped)
             self._users += 1
         finally:
             self._changing.release()
+
+    def _heed_stop(self) -> None:
+        if not self._endings.empty():
+            raise JobCancelled
 
     def _connect(self, *, until_stopped: bool = False) -> None:
         """Open it, if it is not open; by who holds `_changing`."""
@@ -350,8 +354,7 @@ class App:
         try:
             if until_stopped:
                 self._connecting = job
-                if not self._endings.empty():
-                    job.cancel()
+                self._heed_stop()  # a job that is cancelled first would still begin, and connect
             ports.run(self.engine.open(ports, "blocking", partial(for_threads, ports)), job)
         except BaseException:
             ports.close()

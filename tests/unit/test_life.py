@@ -230,9 +230,12 @@ class TestHome:
 
 class TestStop:
     def test_before_the_run_ends_the_run_before_it_connects(self, of: Any, silent: socket.socket) -> None:
-        app = service(of, address(silent))
+        before, app = set(threading.enumerate()), service(of, address(silent))
         app.stop()
         run(app)
+        until(
+            lambda: not [thread for thread in threading.enumerate() if "mqkit" in thread.name and thread not in before]
+        )
         silent.settimeout(0)
         with pytest.raises(BlockingIOError):
             silent.accept()
