@@ -278,7 +278,8 @@ class App:
             raise RuntimeError("this app runs already: run it once, with as many handlers as you like")
         try:
             with stopping(self.stop):
-                self._run_until_stopped()
+                if self._endings.empty():
+                    self._run_until_stopped()
         finally:
             self._endings = SimpleQueue()  # what was asked for more than once is not for the next run
             self._running.release()
@@ -333,28 +334,24 @@ class App:
     def _enter(self, *, until_stopped: bool = False) -> None:
         """One more has it open. Raises JobCancelled at `stop`, if it shall."""
         while not self._changing.acquire(timeout=LOOK):
-            if until_stopped:
-                self._heed_stop()
+            if until_stopped and not self._endings.empty():
+                raise JobCancelled
         try:
             self._connect(until_stopped=until_stopped)
             self._users += 1
         finally:
             self._changing.release()
 
-    def _heed_stop(self) -> None:
-        if not self._endings.empty():
-            raise JobCancelled
-
     def _connect(self, *, until_stopped: bool = False) -> None:
         """Open it, if it is not open; by who holds `_changing`."""
         if self.engine.is_open:
             return
-        ports = ThreadPorts()
-        job = ThreadJob(ports)
+        job = ThreadJob(ports := ThreadPorts())
         try:
             if until_stopped:
                 self._connecting = job
-                self._heed_stop()  # a job that is cancelled first would still begin, and connect
+                if not self._endings.empty():
+                    job.cancel()
             ports.run(self.engine.open(ports, "blocking", partial(for_threads, ports)), job)
         except BaseException:
             ports.close()
