@@ -1,5 +1,6 @@
 """The Kafka backend: opens what sends, receives and asks."""
 
+import _thread
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from mqkit.backends.kafka import CAPABILITIES
 from mqkit.backends.kafka.admin import KafkaAdmin
 from mqkit.backends.kafka.dead import DeadReceiver
 from mqkit.backends.kafka.faults import Trouble
+from mqkit.backends.kafka.green import require_threads
 from mqkit.backends.kafka.handover import patience
 from mqkit.backends.kafka.logs import Logs
 from mqkit.backends.kafka.member import Member
@@ -32,13 +34,14 @@ class KafkaBackend:
         url: `kafka://[user:password@]host1:9092,host2:9092/?option=value`.
 
     Raises:
-        ConfigurationError: a URL that makes no sense.
+        ConfigurationError: a URL that makes no sense; or the threads of this process are green ones.
     """
 
     capabilities = CAPABILITIES
 
     def __init__(self, url: str) -> None:
         self._settings = parse_url(url)
+        require_threads(_thread.start_new_thread)
         self._admin = KafkaAdmin(self._settings)
         self._settled_of: dict[str, Settled] = {}
 
