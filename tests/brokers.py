@@ -21,6 +21,7 @@ class Broker(Protocol):
     @property
     def management_url(self) -> str: ...
     def run(self, *command: str) -> str: ...
+    def evaluate(self, expression: str) -> str: ...
     def stop(self) -> None: ...
     def kill(self) -> None: ...
     def start(self) -> None: ...
@@ -29,6 +30,8 @@ class Broker(Protocol):
     def unpause(self) -> None: ...
     def stopped(self) -> AbstractContextManager[None]: ...
     def paused(self) -> AbstractContextManager[None]: ...
+    def application_stopped(self) -> AbstractContextManager[None]: ...
+    def memory_alarm(self) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,9 @@ class GivenBroker:
 
     def run(self, *command: str) -> str:
         self._refuse(command[0])
+
+    def evaluate(self, expression: str) -> str:
+        self._refuse(f"ask for {expression}")
 
     def stop(self) -> None:
         self._refuse("stop")
@@ -68,6 +74,12 @@ class GivenBroker:
 
     def paused(self) -> AbstractContextManager[None]:
         self._refuse("pause")
+
+    def application_stopped(self) -> AbstractContextManager[None]:
+        self._refuse("stop")
+
+    def memory_alarm(self) -> AbstractContextManager[None]:
+        self._refuse("block")
 
     def _refuse(self, fault: str) -> NoReturn:
         pytest.skip(f"needs a broker that it may {fault}: unset {self.setting} to have one started")

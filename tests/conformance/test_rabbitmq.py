@@ -37,10 +37,10 @@ class RabbitHarness(Harness):
 
     def interrupt(self) -> AbstractContextManager[None]:
         self._restarted = True
-        return self._broker.stopped()
+        return self._broker.application_stopped()
 
     def disconnect(self) -> None:
-        self._broker.run("rabbitmqctl", "close_all_connections", "test")
+        self._broker.evaluate('[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections()]')
 
     def destroy(self, topic: str, group: str) -> None:
         with self._channel() as channel:

@@ -14,6 +14,7 @@ from mqkit import App, Topic
 from mqkit.bench.trial import CASES
 from tests.brokers import Broker
 from tests.command_line import CommandLine
+from tests.rabbitmq_api import ask, virtual_host
 
 QUICK = ("--seconds", "0.2", "--size", "200")
 
@@ -68,15 +69,14 @@ def test_rabbitmq_has_afterwards_what_it_had_before(mqkit: CommandLine, rabbitmq
 
     def there() -> dict[str, list[str]]:
         """Names of all that is there."""
+        facts = {"queues": ("name",), "exchanges": ("name",), "bindings": ("source", "destination", "routing_key")}
         return {
-            kind: sorted(rabbitmq_broker.run("rabbitmqctl", "-q", f"list_{kind}", "-p", vhost, *facts).splitlines())
-            for kind, facts in (("queues", ("name",)), ("exchanges", ("name",)), ("bindings", ()))
+            kind: sorted(" ".join(map(item.get, names)) for item in ask(rabbitmq_broker, "GET", kind, vhost))
+            for kind, names in facts.items()
         }
 
-    rabbitmq_broker.run("rabbitmqctl", "add_vhost", vhost)
-    rabbitmq_broker.run("rabbitmqctl", "set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
     url = urlsplit(rabbitmq_broker.url)._replace(path=f"/{vhost}", query="").geturl()
-    try:
+    with virtual_host(rabbitmq_broker, vhost):
         for declared in ("", "orders"):
             if declared:
                 with App(url) as app:
@@ -86,8 +86,6 @@ def test_rabbitmq_has_afterwards_what_it_had_before(mqkit: CommandLine, rabbitmq
             found = mqkit("bench", url, *QUICK, "--json")
             assert all(case["problem"] == "" for case in cases(found.out).values())
             assert there() == before
-    finally:
-        rabbitmq_broker.run("rabbitmqctl", "delete_vhost", vhost)
 
 
 def test_nothing_stays_in_kafka(mqkit: CommandLine, kafka_broker: Broker) -> None:

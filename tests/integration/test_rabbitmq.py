@@ -42,6 +42,7 @@ from mqkit.errors import (
 from mqkit.message import Delivery, HeaderValue, Outgoing, WireMessage
 from mqkit.topology import TopicNeed, Topology
 from tests.brokers import Broker
+from tests.rabbitmq_api import policy
 from tests.rabbitmq_cleaning import remove_topics
 
 DONE, RELEASE = Settlement.DONE, Settlement.RELEASE
@@ -177,12 +178,12 @@ async def until(fact: Callable[[], Awaitable[bool]], timeout: float = PATIENCE) 
 @contextmanager
 def setting(broker: Broker, name: str, value: int, default: int) -> Iterator[None]:
     """Within the block the broker's own setting is another."""
-    command = "application:set_env(rabbit, {}, {})."
-    broker.run("rabbitmqctl", "eval", command.format(name, value))
+    command = "application:set_env(rabbit, {}, {})"
+    broker.evaluate(command.format(name, value))
     try:
         yield
     finally:
-        broker.run("rabbitmqctl", "eval", command.format(name, default))
+        broker.evaluate(command.format(name, default))
 
 
 @contextmanager
@@ -427,14 +428,9 @@ def test_what_amqp_cannot_carry_is_refused_and_harms_no_other(newest: Site) -> N
 def test_a_full_queue_is_a_retryable_refusal(newest: Site) -> None:
     async def test(session: Session) -> None:
         pattern = f"^{session.topic}\\.g$"
-        newest.broker.run(
-            "rabbitmqctl", "set_policy", session.topic, pattern, '{"max-length":3}', "--apply-to", "queues"
-        )
-        try:
-            with pytest.raises(PublishError) as caught:  # RabbitMQ lets a few more in than the limit
-                await session.send(*(session.out() for _ in range(2_000)))
-        finally:
-            newest.broker.run("rabbitmqctl", "clear_policy", session.topic)
+        few = {"max-length": 3}  # RabbitMQ lets a few more in
+        with policy(newest.broker, session.topic, pattern, **few), pytest.raises(PublishError) as caught:
+            await session.send(*(session.out() for _ in range(2_000)))
         assert caught.value.rejected
         assert all(type(error) is BackendError and error.retryable for error in caught.value.rejected.values())
 
@@ -446,8 +442,7 @@ def test_a_blocking_broker_ends_each_send_in_time_and_in_truth(each: Site) -> No
     async def test(session: Session) -> None:
         sender = await session.backend.open_sender()
         await sender.send([session.out()], PATIENCE)
-        each.broker.run("rabbitmqctl", "set_vm_memory_high_watermark", "0.0001")
-        try:
+        with each.broker.memory_alarm():
             await until(blocked(sender, session))
             started = time.monotonic()
             with pytest.raises(PublishError, match="blocks publishers") as caught:
@@ -458,8 +453,6 @@ def test_a_blocking_broker_ends_each_send_in_time_and_in_truth(each: Site) -> No
             waiting = asyncio.create_task(sender.send([session.out(b"patient")], PATIENCE))
             receiver = await session.receiver()  # another connection, which is not blocked
             assert await receiver.receive(1, 5)
-        finally:
-            each.broker.run("rabbitmqctl", "set_vm_memory_high_watermark", "0.6")
         await waiting
         await receiver.close()
         await sender.close()
@@ -1401,14 +1394,10 @@ def test_a_queue_with_other_settings_is_left_alone_and_named(each: Site, *, mana
 def test_a_policy_that_deletes_what_waits_is_told_of_each_queue(each: Site) -> None:
     async def test(session: Session) -> None:
         need = Topology((TopicNeed(session.topic, frozenset({"g"})),))
-        command, name = ("rabbitmqctl", "-q"), f"tidy-{session.topic}"
-        policy = (name, rf"^{session.topic}\..*(retry|dlq)", '{"expires":1800000}', "--apply-to", "queues")
+        name = f"tidy-{session.topic}"
         assert not [line for one in await session.backend.examine(need) for line in one.dangers]
-        await asyncio.to_thread(each.broker.run, *command, "set_policy", *policy)
-        try:
+        with policy(each.broker, name, rf"^{session.topic}\..*(retry|dlq)", expires=1_800_000):
             found = {one.name: one.dangers for one in await session.backend.examine(need) if one.dangers}
-        finally:
-            await asyncio.to_thread(each.broker.run, *command, "clear_policy", name)
         assert {f"{session.topic}.g.dlq", f"{session.topic}.g.retry.notes", f"{session.topic}.g.retry.60000ms"} <= {
             *found
         }

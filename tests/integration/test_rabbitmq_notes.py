@@ -360,8 +360,7 @@ def test_while_the_broker_blocks_a_note_ends_in_time_and_acknowledgements_go_on(
         receiver = await group.member()
         first, second, third = await collect(receiver, 3)
         await noted(receiver, [(first.token, 1)])
-        any_broker.run("rabbitmqctl", "set_vm_memory_high_watermark", "0.0001")
-        try:
+        with any_broker.memory_alarm():
             await until_blocked(group)
             started = time.monotonic()
             with pytest.raises(BackendError, match=r"notes.*blocks publishers") as caught:
@@ -374,8 +373,6 @@ def test_while_the_broker_blocks_a_note_ends_in_time_and_acknowledgements_go_on(
             receiver = await group.member()  # who takes over is not kept waiting either
             (third,) = await collect(receiver, 1)
             assert third.spent == 0
-        finally:
-            any_broker.run("rabbitmqctl", "set_vm_memory_high_watermark", "0.6")
         await noted(receiver, [(third.token, 2)])
         await receiver.close()
 
