@@ -20,6 +20,7 @@ loop_watch                  who blocks an event loop
 listeners announcements     who hears of what happens, and how
 bridge session_thread       from a backend of one colour to the other
 middleware signature handler  what stands around a user's function, what it takes, and its call
+callables                   what a call would do: all of it, or nothing yet
 in_flight lanes alone       which message may start,
 workers pull telling        who runs the handlers (jobs of ours, or the user's loop), and what is told of it
 pump copies outbox producer dead  the loops that receive and send, and the dead letters

@@ -45,6 +45,24 @@ def many(payloads: Iterable[T]) -> Iterable[T]:
     return payloads
 
 
+def whole(value: object, option: str, kind: type[Exception] = TypeError) -> None:
+    """Make sure that an option is a whole number, of any kind. Raises TypeError, or what `kind` says."""
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise kind(f"{option} is a whole number, not {type(value).__name__} {value!r}")
+
+
+def number(value: object, option: str) -> None:
+    """Make sure that an option is a number, of any kind. Raises TypeError."""
+    if isinstance(value, bool) or not hasattr(type(value), "__float__"):
+        raise TypeError(f"{option} is a number, not {type(value).__name__} {value!r}")
+
+
+def several(given: object, option: str, kind: type[Exception] = TypeError) -> None:
+    """Make sure that a list of objects was given. Raises TypeError, or what `kind` says: it is one, or text."""
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise kind(f"{option} is a list of them, not {type(given).__name__}: write {option}=[...]")
+
+
 def in_batch(position: int, error: MessageError) -> MessageError:
     """`error` of one payload among many."""
     if isinstance(error, SchemaError):

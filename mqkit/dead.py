@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from math import inf
 
+from mqkit.arguments import number, whole
 from mqkit.attributes import identity
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
+from mqkit.callables import not_a_plain_call, not_over
 from mqkit.envelope import bookkeeping, key_text, replayed, timestamp, unseal
 from mqkit.errors import MessageError, MqkitError
 from mqkit.immediate import Run
@@ -111,19 +113,53 @@ Choose = Callable[[DeadLetter], bool]
 
 
 def chooser(
-    ids: Collection[str] = (), *, reason: str | None = None, error: str | None = None, key: str | None = None
+    ids: Collection[str] | None = None, *, reason: str | None = None, error: str | None = None, key: str | None = None
 ) -> Choose:
-    """A filter: all that is given must fit. `error` is looked for in the error's type and text."""
+    """A filter: all that is given must fit; None is not given, and of no ids none fits.
+
+    Args:
+        error: looked for in the error's type and text.
+
+    Raises:
+        TypeError: `ids` is text, in which parts of ids would be found, too.
+    """
+    if isinstance(ids, str):
+        raise TypeError(f"ids are a list of ids, not one: [{ids!r}]")
 
     def choose(letter: DeadLetter) -> bool:
         return (
-            (not ids or letter.id in ids)
+            (ids is None or letter.id in ids)
             and (reason is None or letter.reason == reason)
             and (error is None or error.lower() in f"{letter.error_type}: {letter.error}".lower())
             and (key is None or letter.key == key)
         )
 
     return choose
+
+
+def _decisive(choose: Choose) -> Choose:
+    """`choose`, if it says yes or no: what must be awaited or iterated for that would always be taken for yes.
+
+    Raises:
+        TypeError: it does not, or, when it is called, what it answers is none.
+    """
+    if wrong := not_a_plain_call(choose, "the letter"):
+        raise TypeError(f"choose is a function of a letter, and cannot be {choose!r}: {wrong}")
+
+    def decide(letter: DeadLetter) -> bool:
+        answer: object = choose(letter)
+        if wrong := not_over(answer):
+            raise TypeError(f"choose answers yes or no, and not {wrong}")
+        return bool(answer)
+
+    return decide
+
+
+def _at_most(limit: int) -> int:
+    whole(limit, "limit")
+    if limit < 0:
+        raise ValueError(f"limit is a number of letters, not {limit}")
+    return limit
 
 
 class AsyncDeadLetters:
@@ -146,6 +182,7 @@ class AsyncDeadLetters:
 
     async def list(self, limit: int = 100, choose: Choose = chooser()) -> Sequence[DeadLetter]:  # noqa: B008 - a pure function
         """Up to `limit` letters that fit, oldest first, without taking them out."""
+        choose, limit = _decisive(choose), _at_most(limit)
         found: list[DeadLetter] = []
         async with self._opened(limit) as (receiver, count):
             async for page in self._pages(receiver, count):
@@ -175,6 +212,7 @@ class AsyncDeadLetters:
 
         Raises:
             PublishError: some could not be sent; they stay.
+            ValueError, TypeError: an argument makes no sense; nothing was done.
         """
 
         async def send(receiver: Receiver, chosen: Sequence[Delivery]) -> None:
@@ -224,6 +262,11 @@ class AsyncDeadLetters:
         dry: bool,
         progress: Callable[[int], None],
     ) -> Sequence[str]:
+        choose, limit = _decisive(choose), None if limit is None else _at_most(limit)
+        if rate is not None:
+            number(rate, "rate")
+            if not rate > 0:
+                raise ValueError(f"rate is a number of letters in a second, above 0, not {rate}")
         ids: list[str] = []
         known: set[str] = set()
         started = self._ports.monotonic()

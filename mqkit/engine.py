@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mqkit.app_options import AppOptions, arguments
-from mqkit.arguments import in_batch, many, name_of, topic_of
+from mqkit.arguments import in_batch, many, name_of, several, topic_of, whole
 from mqkit.backend import Backend, BlockingBackend
 from mqkit.dead import AsyncDeadLetters
 from mqkit.declarations import Declarations, settled
@@ -72,6 +72,8 @@ class Engine:
     def __init__(self, app: object, url: str | None, options: AppOptions, *, plain: bool) -> None:
         self._app = app
         self.arguments = arguments(url, options)
+        for option in ("plugins", "listeners", "middleware"):
+            several(options.get(option, ()), option)
         from mqkit.plugins import Plugins
         from mqkit.settings import load
 
@@ -103,6 +105,7 @@ class Engine:
         self._codec(topic_of(topic, "subscribe", ConfigurationError))
         if publish is not None:
             self._codec(topic_of(publish, "subscribe(publish=...)", ConfigurationError)).require_writable()
+        several(options.get("middleware", ()), "middleware", ConfigurationError)
         around = (*self._middleware, *options.get("middleware", ()))
         return self.registrations.decorator(topic, group, options, publish, around)
 
@@ -306,6 +309,7 @@ class Engine:
         """As App.consumer."""
         opened = self.opened
         topic_of(topic, "consumer")
+        whole(prefetch, "prefetch", ConfigurationError)
         if prefetch < 1:
             raise ConfigurationError(f"prefetch is how many messages a consumer has, at least 1, not {prefetch}")
         options: SubscribeOptions = {

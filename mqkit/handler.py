@@ -9,7 +9,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from mqkit.arguments import whole
 from mqkit.attributes import identity
+from mqkit.callables import function_name
 from mqkit.envelope import Envelope, key_text, unseal
 from mqkit.errors import (
     ConfigurationError,
@@ -26,7 +28,7 @@ from mqkit.message import Delivery, Message, Outgoing
 from mqkit.middleware import Around
 from mqkit.ports import HandlerTimeout, Job, Ports
 from mqkit.retry import Retry, decide, failure
-from mqkit.signature import function_name, takes_message, unusable_result
+from mqkit.signature import takes_message, unusable_result
 from mqkit.topic import Topic
 from mqkit.verdict import Again, DeadLetter, Done, Failure, Postpone, Release, Verdict
 
@@ -64,6 +66,10 @@ class HandlerOptions:
     lost_workers: int = LOST_WORKERS
 
     def __post_init__(self) -> None:
+        if not isinstance(self.retry, Retry):
+            raise ConfigurationError(f"retry is a policy, as in Retry(attempts=3), not {self.retry!r}")
+        for option in ("concurrency", "prefetch", "prefetch_bytes", "lost_workers"):
+            whole(getattr(self, option), option, ConfigurationError)
         if self.concurrency < 1:
             raise ConfigurationError(f"concurrency is a number of handlers of at least 1, not {self.concurrency}")
         if self.prefetch < 0:

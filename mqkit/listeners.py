@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Iterable
-from inspect import iscoroutine, iscoroutinefunction
 
+from mqkit.callables import function_name, not_a_plain_call, not_begun
 from mqkit.errors import ConfigurationError
 from mqkit.events import Event, Listener
 
@@ -30,11 +30,9 @@ class Listeners:
 
     def add(self, listener: Listener) -> Listener:
         """One more, given back. Raises ConfigurationError."""
-        if iscoroutinefunction(listener) or iscoroutinefunction(type(listener).__call__):
-            raise ConfigurationError(
-                f"listener {getattr(listener, '__qualname__', listener)} is async, and nobody awaits listeners: "
-                "write it with def; under AsyncApp it may create a task"
-            )
+        if wrong := not_a_plain_call(listener, "the event"):
+            advice = "; under AsyncApp it may create a task" if "async" in wrong else ""
+            raise ConfigurationError(f"listener {function_name(listener)}: {wrong}{advice}")
         self._found.append(listener)
         return listener
 
@@ -43,9 +41,8 @@ class Listeners:
         for listener in self._found:
             try:
                 answer: object = listener(event)
-                if iscoroutine(answer):
-                    answer.close()
-                    raise TypeError("it returned a coroutine, which nobody awaits: listeners are plain functions")  # noqa: TRY301 - told like all else that goes wrong in it
+                if wrong := not_begun(answer):
+                    raise TypeError(f"it returned {wrong}: listeners are plain functions")  # noqa: TRY301 - told like all else that goes wrong in it
             except Exception:
                 log.exception("listener %r failed", listener)
 

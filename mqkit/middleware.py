@@ -17,6 +17,7 @@ from contextlib import (
 from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import Any, TypeAlias
 
+from mqkit.callables import cannot_take, function_name, yields
 from mqkit.errors import ConfigurationError
 from mqkit.message import Message
 
@@ -32,16 +33,18 @@ class Around:
         plain: whether async generators are refused.
 
     Raises:
-        ConfigurationError: one of them is no generator function.
+        ConfigurationError: one of them is no generator function, or takes something else than the message.
     """
 
     def __init__(self, middleware: Sequence[Middleware], *, plain: bool = False) -> None:
         self._plain: list[tuple[bool, Callable[[Message[Any]], Any]]] = []
         for each in middleware:
+            if yields(each) and (wrong := cannot_take(each, "the message")):
+                raise ConfigurationError(f"middleware {function_name(each)}: {wrong}")
             if isasyncgenfunction(each):
                 if plain:
                     raise ConfigurationError(
-                        f"middleware {each.__qualname__} is async, and App has no event loop: write it with def, "
+                        f"middleware {function_name(each)} is async, and App has no event loop: write it with def, "
                         "or use AsyncApp"
                     )
                 self._plain.append((True, asynccontextmanager(each)))

@@ -10,6 +10,7 @@ import pluggy
 
 from mqkit import hookspecs
 from mqkit.backend import BackendSpec
+from mqkit.callables import not_begun, yields
 from mqkit.codec import Codecs
 from mqkit.errors import ConfigurationError
 from mqkit.registry import Backends
@@ -52,6 +53,7 @@ class Plugins:
                 self._load(point)
         for plugin in extra:
             self._register(plugin, getattr(plugin, "__name__", type(plugin).__qualname__))
+        self._require_calls()
         self.backends = Backends(self._flat(self._call("mqkit_backends"), "schemes"))
         self.codecs = Codecs(self._flat(self._call("mqkit_codecs"), "content_type"))
 
@@ -81,6 +83,16 @@ class Plugins:
         except (ValueError, pluggy.PluginValidationError) as error:
             raise ConfigurationError(f"plugin {name!r} cannot be registered: {error}") from error
 
+    def _require_calls(self) -> None:
+        """Raise ConfigurationError, with the plugin's name, if calling what is called at start or stop runs nothing."""
+        for hook in MOMENTS:
+            for name, function, _ in self._implementations(hook):
+                if yields(function):
+                    raise ConfigurationError(
+                        f"plugin {name!r}: its {hook} contains `yield`, so that calling it runs nothing of it; "
+                        "what is to be done at the end belongs in mqkit_shutdown"
+                    )
+
     def require_plain(self) -> None:
         """Raise ConfigurationError, with the plugin's name, if what is called at start or stop needs an event loop."""
         for hook in MOMENTS:
@@ -102,6 +114,8 @@ class Plugins:
                 answer = function(*([app] if takes_it else []))
                 if isawaitable(answer):
                     await answer
+                elif wrong := not_begun(answer):
+                    raise TypeError(f"it is {wrong}")  # noqa: TRY301 - told like all else that goes wrong in it
             except Exception as error:
                 raise _failed(name, hook, error) from error
 

@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
+from mqkit.arguments import whole
 from mqkit.durations import Duration, seconds
 from mqkit.errors import ClosedError
 from mqkit.handler import Handler, Outcome, Reading
@@ -143,7 +144,9 @@ class AsyncConsumer(Generic[T]):
 
         Raises:
             ClosedError: the consumer is not open.
+            ValueError, TypeError: `limit` is no number of messages, or `timeout` no length of time.
         """
+        whole(limit, "limit")
         if limit < 1:
             raise ValueError(f"limit is a number of messages, at least 1, not {limit}")
         self._ports.require_home()

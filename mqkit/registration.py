@@ -2,16 +2,16 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, overload
 
+from mqkit.callables import function_name, is_async
 from mqkit.durations import Duration, seconds
 from mqkit.errors import ConfigurationError
 from mqkit.handler import LOST_WORKERS, PREFETCH, PREFETCH_BYTES, HandlerOptions
 from mqkit.message import Message
 from mqkit.middleware import Around, Middleware
 from mqkit.retry import Retry
-from mqkit.signature import function_name, takes_message
+from mqkit.signature import takes_message
 from mqkit.topic import Topic, check_group_name
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Registrations:
         options = self._options(topic, group, given)
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            if self._plain and (iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)):
+            if self._plain and is_async(function):
                 raise ConfigurationError(
                     f"handler {function_name(function)} is async, and App runs plain functions in threads: "
                     "write it with def, or use AsyncApp"
@@ -180,7 +180,7 @@ def handler_options(options: SubscribeOptions) -> HandlerOptions:
         known = ", ".join(SubscribeOptions.__annotations__)
         raise TypeError(f"subscribe has no option {min(unknown)!r}; it has group, publish, {known}")
     return HandlerOptions(
-        retry=options.get("retry") or Retry(),
+        retry=Retry() if (retry := options.get("retry")) is None else retry,
         ordering=options.get("ordering", "none"),
         concurrency=options.get("concurrency", 10),
         prefetch=options.get("prefetch", PREFETCH),

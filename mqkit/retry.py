@@ -4,8 +4,11 @@ import logging
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from types import TracebackType
 
+from mqkit.arguments import number, whole
+from mqkit.callables import not_a_plain_call, not_over
 from mqkit.durations import Duration, seconds
 from mqkit.signals import Reject, RetryLater, Skip
 from mqkit.verdict import Again, DeadLetter, Done, Failure, Verdict
@@ -27,6 +30,7 @@ class Retry:
 
     Raises:
         ValueError: an option makes no sense; the text names it.
+        TypeError: it is of the wrong type.
     """
 
     attempts: int = 5
@@ -42,6 +46,11 @@ class Retry:
     """How many of the retries come at once, before the waits begin."""
 
     def __post_init__(self) -> None:
+        if self.attempts != inf:  # for ever
+            whole(self.attempts, "attempts")
+        whole(self.inline, "inline")
+        number(self.wait_factor, "wait_factor")
+        number(self.wait_jitter, "wait_jitter")
         if self.attempts < 1:
             raise ValueError(f"attempts counts the first call too, so it is at least 1, not {self.attempts}")
         seconds(self.wait_initial, option="wait_initial")
@@ -58,6 +67,8 @@ class Retry:
         errors = all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)
         if not errors and (isinstance(self.on, (type, tuple)) or not callable(self.on)):
             raise ValueError(f"on is an error class, a tuple of them, or a function of the error, not {self.on!r}")
+        if not errors and (wrong := not_a_plain_call(self.on, "the error")):
+            raise ValueError(f"on is {self.on!r}: {wrong}")
 
     def wait(self, attempt: int, draw: float = 0.0) -> float:
         """Seconds to wait after attempt number `attempt` failed; `draw` from 0 to 1 places it within the jitter."""
@@ -76,7 +87,10 @@ class Retry:
         if isinstance(self.on, (type, tuple)):
             return isinstance(error, self.on)
         try:
-            return bool(self.on(error))
+            answer = self.on(error)
+            if wrong := not_over(answer):
+                raise TypeError(f"it answers yes or no, and not {wrong}")  # noqa: TRY301 - told like all else
+            return bool(answer)
         except Exception:
             log.exception("the function that `on` names failed; the message is tried again")
             return True

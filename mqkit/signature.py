@@ -13,6 +13,7 @@ from inspect import Parameter
 from types import FunctionType, NoneType, UnionType
 from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from mqkit.callables import function_name, not_over, yields
 from mqkit.errors import ConfigurationError
 from mqkit.message import Message
 from mqkit.topic import Topic, schema_name
@@ -20,14 +21,6 @@ from mqkit.topic import Topic, schema_name
 JSON = "application/json"
 UNCHECKED = (dict, list, str, int, float, bool, NoneType, bytes)
 """What the payload of a topic without a schema can be: JSON, or bytes as they are."""
-
-
-def function_name(function: Callable[..., Any]) -> str:
-    """`module.name` of a function, for people."""
-    if isinstance(function, partial):
-        return function_name(function.func)
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return f"{getattr(function, '__module__', None) or '?'}.{name}"
 
 
 def takes_message(function: Callable[..., Any], topic: Topic[Any] | None = None) -> bool:
@@ -50,20 +43,22 @@ def takes_message(function: Callable[..., Any], topic: Topic[Any] | None = None)
     says_message = second is not None and _is_message(hints.get(second.name))
     if topic is not None:
         _check_payload(name, first, hints.get(first.name), topic)
-        if second is not None and second in required and not says_message:
+        if second is not None and says_message:
+            _check_message(name, second, hints.get(second.name), topic)
+        elif second is not None and second in required:
             _check_second(name, function, second, hints.get(second.name))
     return says_message or len(required) == 2
 
 
 def unusable_result(result: object) -> str:
-    """What is wrong with what a handler returned: something that has not run yet. Empty if nothing is."""
-    if inspect.isgenerator(result) or inspect.isasyncgen(result):
-        return "a generator, of which nothing has run: a handler does its work before it returns"
-    if inspect.isawaitable(result):
-        if inspect.iscoroutine(result):
-            result.close()
-        return "something to await that nobody awaits: write `return await ...`"
-    return ""
+    """What is wrong with what a handler returned: work that is not done, alone or among several; empty if nothing."""
+    said = not_over(result)
+    if not said and isinstance(result, (list, tuple)):
+        said = next(filter(None, map(not_over, {type(each): each for each in result}.values())), "")
+        said = said and f"{said}, inside of a {type(result).__name__}"
+    if "await" in said:
+        return f"{said}: write `return await ...`"
+    return said and f"{said}: a handler does its work before it returns"
 
 
 # ---- what it is
@@ -74,25 +69,11 @@ def _check_kind(name: str, function: Callable[..., Any]) -> None:
         raise ConfigurationError(f"handler {name} is a class: subscribe a function, or a method of an object")
     if not callable(function):
         raise ConfigurationError(f"handler {name} cannot be called: subscribe a function")
-    for each in _inner(function):
-        if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
-            raise ConfigurationError(
-                f"handler {name} contains `yield`, so that calling it runs nothing of it: do the work and return; "
-                "to publish several messages, call app.publish in it"
-            )
-
-
-def _inner(function: Callable[..., Any]) -> list[Callable[..., Any]]:
-    """What runs when `function` is called: itself, its `__call__`, what a partial holds. Not what a decorator wraps:
-    that may well iterate a generator.
-    """
-    found: list[Callable[..., Any]] = [function]
-    while isinstance(function, partial):
-        function = function.func
-        found.append(function)
-    if not inspect.isroutine(function):
-        found.append(type(function).__call__)
-    return found
+    if yields(function):
+        raise ConfigurationError(
+            f"handler {name} contains `yield`, so that calling it runs nothing of it: do the work and return; "
+            "to publish several messages, call app.publish in it"
+        )
 
 
 # ---- what it takes
@@ -178,6 +159,17 @@ def _check_payload(name: str, first: Parameter, hint: object, topic: Topic[Any])
         f"handler {name}: its parameter {first.name!r} is annotated as {expected}, but the payloads of topic "
         f"{topic.name!r} are {given}; {advice}"
     )
+
+
+def _check_message(name: str, second: Parameter, hint: object, topic: Topic[Any]) -> None:
+    """A Message of something says what its payload is."""
+    for each in get_args(hint) if get_origin(_bare(hint)) in (Union, UnionType) else (hint,):
+        for payload in get_args(_bare(each)) if get_origin(_bare(each)) is Message else ():
+            if topic.content_type in (None, JSON) and contradicts(payload, topic.schema):
+                raise ConfigurationError(
+                    f"handler {name}: its parameter {second.name!r} is annotated as a Message of "
+                    f"{schema_name(payload)}, but the payloads of topic {topic.name!r} are {schema_name(topic.schema)}"
+                )
 
 
 def _check_second(name: str, function: Callable[..., Any], second: Parameter, hint: object) -> None:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from types import UnionType
 from typing import Any, Generic, TypeVar, overload
 
+from mqkit.callables import not_a_plain_call, not_over
 from mqkit.errors import ConfigurationError, EncodeError
 
 T = TypeVar("T")
@@ -137,8 +138,16 @@ class Topic(Generic[T]):
         self.key = key
         if isinstance(groups, str):
             raise ConfigurationError(f"groups is a list of names, not one name: groups=[{groups!r}]")
+        for option, given in (("groups", groups), ("options", options)):
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                of = "names" if option == "groups" else "option objects"
+                raise ConfigurationError(f"{option} is a list of {of}, not {type(given).__name__} {given!r}")
+        if not (content_type is None or isinstance(content_type, str)):
+            raise ConfigurationError(f"a content type is text, not {type(content_type).__name__} {content_type!r}")
         if not (key is None or isinstance(key, str) or callable(key)):
             raise ConfigurationError(f"key is the name of a field or a function, not {type(key).__name__} {key!r}")
+        if callable(key) and (wrong := not_a_plain_call(key, "the payload")):
+            raise ConfigurationError(f"the key of topic {name!r} cannot be had by {key!r}: {wrong}")
         self.groups = tuple(check_group_name(group) for group in groups)
         self.content_type = content_type
         self.options = tuple(options)
@@ -176,7 +185,7 @@ def _key_text(found: object, topic: Topic[Any]) -> str | None:
     """The key as text: an Enum's value, bytes as they are.
 
     Raises:
-        EncodeError: it is a secret, and a key can be seen by all.
+        EncodeError: it is a secret, and a key can be seen by all; or its text is not the same for equal payloads.
     """
     if isinstance(found, Enum):
         found = found.value
@@ -186,6 +195,15 @@ def _key_text(found: object, topic: Topic[Any]) -> str | None:
         return found.decode("utf-8", "surrogateescape")
     if hasattr(found, "get_secret_value"):
         raise EncodeError(f"no key for {topic!r}: it is a secret, and keys are not; choose another field")
+    if wrong := not_over(found):
+        raise EncodeError(f"no key for {topic!r}: it is {wrong}; a key is text, or what `str` makes text of")
+    if type(found).__str__ is object.__str__ and type(found).__repr__ is object.__repr__:
+        raise EncodeError(
+            f"no key for {topic!r}: the text of a {type(found).__name__} is where it lies in memory, which is another "
+            "one for each payload; choose what is in it"
+        )
+    if isinstance(found, (set, frozenset)):
+        raise EncodeError(f"no key for {topic!r}: a set has no order, so its text differs from process to process")
     return str(found)
 
 

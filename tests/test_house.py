@@ -18,7 +18,7 @@ HOUSE = ROOT / "mqkit"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "durations message errors immediate exits contexts process_signals",
+        "durations callables message errors immediate exits contexts process_signals",
         "signals topic topology events",
         "listeners arguments",
         "verdict backend",
@@ -67,6 +67,7 @@ PURE = (
     "registry",
     "hookspecs",
     "durations",
+    "callables",
     "immediate",
     "copies",
     "wrapping",
@@ -181,7 +182,7 @@ def test_orchestration_waits_through_its_ports_alone(room: str) -> None:
     assert not WAITING & {module.split(".")[0] for module in imports(HOUSE / f"{room}.py")}
 
 
-@pytest.mark.parametrize("room", ["message", "errors", "durations"])
+@pytest.mark.parametrize("room", ["message", "errors", "durations", "callables"])
 def test_the_lowest_rooms_import_nothing_of_ours(room: str) -> None:
     assert not [module for module in imports(HOUSE / f"{room}.py") if module.startswith("mqkit")]
 

@@ -61,7 +61,7 @@ def list_(
       $ mqkit dlq list purchases billing
       $ mqkit dlq list purchases billing --reason exhausted --error TimeoutError --json
     """
-    choose = chooser(id or (), reason=reason, error=error, key=key)
+    choose = chooser(id or None, reason=reason, error=error, key=key)
 
     async def ask(letters: AsyncDeadLetters) -> tuple[Sequence[DeadLetter], int | None]:
         return await letters.list(limit, choose), await letters.count()
@@ -219,7 +219,9 @@ def _chosen(ids: list[str] | None, reason: str | None, error: str | None, key: s
     given = bool(ids) or reason is not None or error is not None or key is not None
     if all == given:
         raise UsageError("say which: --all, or some of --id, --reason, --error, --key")
-    return Chosen(tuple(ids or ()), chooser(ids or (), reason=reason, error=error, key=key))
+    if error == "":
+        raise UsageError("--error is empty, which stands in every error: leave it out, or say --all")
+    return Chosen(tuple(ids or ()), chooser(ids or None, reason=reason, error=error, key=key))
 
 
 def _smaller(limit: int | None, count: int | None) -> int | None:

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mqkit.callables import not_begun
 from mqkit.cli.output import complain
-from mqkit.errors import AuthenticationFailed, ConnectionLost, MqkitError, TopologyError
+from mqkit.errors import AuthenticationFailed, ConfigurationError, ConnectionLost, MqkitError, TopologyError
 
 INTERRUPTED = 130
 """What a shell sees of a process that SIGINT ended."""
@@ -60,7 +61,8 @@ def guarded(function: Callable[..., object]) -> Callable[..., None]:
     def command(*args: Any, **given: Any) -> None:
         traceback = given["traceback"] if takes_it else given.pop("traceback", False)
         try:
-            function(*args, **given)
+            if wrong := not_begun(function(*args, **given)):
+                raise ConfigurationError(f"the command is {wrong}: write it as a plain function")  # noqa: TRY301 - told like all else
         except (typer.Exit, typer.BadParameter, BrokenPipeError):
             raise
         except (KeyboardInterrupt, typer.Abort):

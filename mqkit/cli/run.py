@@ -11,6 +11,7 @@ from rich.text import Text
 
 from mqkit.app import App
 from mqkit.async_app import AsyncApp
+from mqkit.callables import function_name
 from mqkit.cli.loading import load_app
 from mqkit.cli.logs import leave_to_service, of_service
 from mqkit.cli.options import AppPath, AsJson, Url
@@ -20,7 +21,6 @@ from mqkit.events import Event
 from mqkit.process_signals import stopping
 from mqkit.registration import Registration
 from mqkit.registry import masked
-from mqkit.signature import function_name
 
 
 class Level(StrEnum):

@@ -59,6 +59,8 @@ def test_a_length_of_time_is_a_number_or_a_timedelta(value: Any) -> None:
     [
         ({"name": 5}, "topic's name is text, not int"), ({"name": "t", "groups": "billing"}, r"groups=\['billing'\]"),
         ({"name": "t", "groups": [5]}, "group's name is text, not int"), ({"name": "t", "key": 5}, "name of a field or a function"),
+        ({"name": "t", "groups": 5}, "groups is a list of names"), ({"name": "t", "content_type": 5}, "content type is text"),
+        ({"name": "t", "options": 5}, "options is a list"), ({"name": "t", "options": "abc"}, "options is a list"),
     ],
 )  # fmt: skip
 def test_a_topic_that_makes_no_sense_is_a_configuration_error(arguments: dict[str, Any], told: str) -> None:
@@ -72,6 +74,32 @@ def test_subscribing_needs_topics() -> None:
         app.subscribe("orders", group="g")
     with pytest.raises(ConfigurationError, match=r"subscribe\(publish=\.\.\.\) takes a Topic"):
         app.subscribe(Topic("orders"), group="g", publish="results")
+
+
+OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"retry": 3}, r"retry is a policy, as in Retry\(attempts=3\), not 3"),
+    ({"retry": False}, "retry is a policy"),
+    ({"concurrency": "10"}, "concurrency is a whole number, not str"),
+    ({"concurrency": 2.5}, "concurrency is a whole number, not float"),
+    ({"prefetch": "1"}, "prefetch is a whole number"),
+    ({"prefetch_bytes": None}, "prefetch_bytes is a whole number"),
+    ({"lost_workers": True}, "lost_workers is a whole number"),
+    ({"middleware": lambda message: None}, "middleware is a list of them"),
+    ({"middleware": "ab"}, "middleware is a list of them"),
+]
+
+
+@pytest.mark.parametrize(("options", "told"), OPTIONS, ids=[str(row[0]) for row in OPTIONS])
+def test_subscribing_tells_which_option_is_wrong(options: dict[str, Any], told: str) -> None:
+    app: Any = App("memory://")
+    with pytest.raises(ConfigurationError, match=told):
+        app.subscribe(Topic("orders"), group="g", **options)
+
+
+def test_an_app_takes_lists() -> None:
+    for option in ("middleware", "listeners", "plugins"):
+        with pytest.raises(TypeError, match=f"{option} is a list of them"):
+            App("memory://", **{option: print})  # type: ignore[arg-type]
 
 
 PUBLISHING: list[tuple[dict[str, Any], type[Exception], str]] = [

@@ -250,3 +250,60 @@ def test_what_the_broker_does_not_take_as_it_was_goes_back_wrapped() -> None:
         assert unwrapped(back).message.headers == {"ce_id": "a", "trace": "7"}
 
     with_store(work)
+
+
+async def awaited(letter: Any) -> bool:
+    return False
+
+
+ALWAYS: list[Any] = [awaited, lambda letter: awaited(letter), lambda letter: (yield letter), lambda: True]  # noqa: PLW0108
+
+
+@pytest.mark.parametrize("choose", ALWAYS)
+def test_a_filter_that_gives_no_answer_chooses_nothing(choose: Any) -> None:
+    """What it returns instead of an answer would be taken for yes, and all would be purged."""
+
+    async def work(store: Store) -> None:
+        await store.bury(dead("a"), dead("b"))
+        for act in (store.letters.purge, store.letters.replay):
+            with pytest.raises(TypeError, match=r"choose (is a function of a letter|answers yes or no)"):
+                await act(choose)
+        with pytest.raises(TypeError, match="choose"):
+            await store.letters.list(choose=choose)
+        assert await store.letters.count() == 2
+
+    with_store(work)
+
+
+UNCLEAR: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"limit": -1}, ValueError, "limit is a number of letters, not -1"),
+    ({"limit": 1.5}, TypeError, "limit is a whole number"),
+    ({"rate": 0}, ValueError, "rate is a number of letters in a second, above 0"),
+    ({"rate": -1}, ValueError, "above 0"),
+    ({"rate": float("nan")}, ValueError, "above 0"),
+    ({"rate": "5"}, TypeError, "rate is a number, not str"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "told"), UNCLEAR)
+def test_how_many_and_how_fast_are_told_before_anything_is_done(
+    arguments: dict[str, Any], kind: type[Exception], told: str
+) -> None:
+    async def work(store: Store) -> None:
+        await store.bury(dead("a"), dead("b"), dead("c"))
+        with pytest.raises(kind, match=told):
+            await store.letters.replay(**arguments)
+        assert await store.letters.purge(limit=0) == []
+        assert await store.letters.count() == 3
+
+    with_store(work)
+
+
+def test_of_no_ids_none_fits() -> None:
+    async def work(store: Store) -> None:
+        await store.bury(dead("a"))
+        assert await store.letters.purge(chooser([])) == []
+        with pytest.raises(TypeError, match=r"\['a'\]"):
+            chooser("a")
+
+    with_store(work)

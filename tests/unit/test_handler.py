@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import AfterValidator, BaseModel
 
+from mqkit.callables import function_name
 from mqkit.codec import Codecs
 from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, PublishError, SchemaError, Unroutable
 from mqkit.event_loop import AsyncPorts
@@ -20,7 +21,7 @@ from mqkit.message import NO_BODY, Delivery, Message, Outgoing, WireMessage
 from mqkit.middleware import Around
 from mqkit.retry import Retry
 from mqkit.signals import Skip
-from mqkit.signature import function_name, takes_message
+from mqkit.signature import takes_message
 from mqkit.topic import Topic
 from mqkit.verdict import Again, DeadLetter, Done, Postpone, Release
 from tests.unit.virtual_time import START, VirtualPorts, run

@@ -383,9 +383,9 @@ class TestListening:
             async def __call__(self, event: Event) -> None: ...
 
         for listener in (hear, Hears()):
-            with pytest.raises(ConfigurationError, match=r"is async, and nobody awaits listeners"):
+            with pytest.raises(ConfigurationError, match=r"is async, and nobody awaits it"):
                 of(url).listen(listener)
-            with pytest.raises(ConfigurationError, match=r"is async, and nobody awaits listeners"):
+            with pytest.raises(ConfigurationError, match=r"is async, and nobody awaits it"):
                 of(url, listeners=[listener])
 
     def test_what_a_listener_returns_unawaited_is_told(

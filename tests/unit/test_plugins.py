@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,14 @@ def test_the_same_plugin_object_twice_is_named() -> None:
     plugin = AnswersNothing()
     with pytest.raises(ConfigurationError, match="AnswersNothing"):
         Plugins([plugin, plugin])
+
+
+class StartsNothing:
+    @hookimpl
+    def mqkit_startup(self, app: object) -> Generator[None]:
+        yield
+
+
+def test_a_hook_that_would_run_nothing_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="plugin 'StartsNothing': its mqkit_startup contains `yield`"):
+        Plugins([StartsNothing()])

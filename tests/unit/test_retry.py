@@ -45,6 +45,19 @@ def test_how_long_to_wait(policy: Retry, attempt: int, draw: float, expected: fl
     assert policy.wait(attempt, draw) == pytest.approx(expected)
 
 
+WRONG: list[dict[str, Any]] = [
+    {"attempts": "5"}, {"attempts": 2.5}, {"attempts": True}, {"attempts": float("nan")}, {"inline": "1"},
+    {"wait_factor": "2"}, {"wait_jitter": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", WRONG)
+def test_an_option_of_the_wrong_type_is_named(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"^{next(iter(options))} is a (whole )?number, not "):
+        Retry(**options)
+    assert Retry(attempts=float("inf")).covers(ValueError())  # type: ignore[arg-type] # for ever
+
+
 @given(policies, st.integers(1, 10**6), st.floats(0, 1))
 def test_a_wait_is_never_shorter_than_without_jitter_nor_longer_than_wait_max_with_it(
     policy: Retry, attempt: int, draw: float

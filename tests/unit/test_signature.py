@@ -214,6 +214,21 @@ def test_subscribing_names_the_handler_the_annotation_and_the_schema() -> None:
     app.subscribe(Topic("special", content_type="application/octet-stream"), group="a")(bill)
 
 
+def test_a_message_of_something_else_is_refused() -> None:
+    def bill(order: Order, message: Message[Invoice]) -> None: ...
+    def audit(order: Order, message: Message[Invoice] | None) -> None: ...
+    def note(order: Order, message: Message[Order] | Message[Invoice]) -> None: ...
+
+    for each in (bill, audit, note):
+        with pytest.raises(ConfigurationError, match=r"'message' is annotated as a Message of Invoice, .* are Order"):
+            takes_message(each, orders)
+    assert takes_message(bill, Topic("special", content_type="application/octet-stream"))
+
+    def file(order: Order, message: Message[Any]) -> None: ...
+
+    assert takes_message(file, orders)
+
+
 # ---- what it returned
 
 
@@ -229,7 +244,7 @@ def test_what_has_not_run_yet_is_no_result() -> None:
         await task
         return found
 
-    assert [said.split()[1] for said in asyncio.run(main())] == ["generator,", "generator,", "to", "to"]
+    assert [said.split()[1] for said in asyncio.run(main())] == ["generator,", "generator,", "coroutine,", "to"]
 
 
 @pytest.mark.parametrize("result", [None, 1, "text", Order(id=1), [Order(id=1)], iter(())])
