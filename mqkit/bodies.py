@@ -3,6 +3,7 @@
 What these bytes mean is the codec's; here they are only unpacked, within bounds, and named for people.
 """
 
+import re
 import zlib
 from typing import Final
 
@@ -12,6 +13,9 @@ RAW: Final = "application/octet-stream"
 """The content type of bytes as they are."""
 JSON_NAMES: Final = frozenset(("text/json", "text/x-json", "application/x-json", "application/javascript+json"))
 """What JSON was called before it had a name of its own (RFC 8259), by clients that still do."""
+QUOTES: Final = re.compile(r"[\s\"']")
+CHARSETS: Final = frozenset(("", "utf-8", "utf8", "utf-8-sig", "us-ascii", "ascii"))
+"""Names of what is UTF-8, or a part of it."""
 MARK: Final = b"\xef\xbb\xbf"
 """UTF-8's byte order mark: a reader of JSON may ignore it (RFC 8259, 8.1)."""
 LARGEST: Final = 64 * 1024 * 1024
@@ -27,12 +31,15 @@ LOOKS: Final = (
     (b"\x1f\x8b", "gzip; say so by content-encoding"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\x78\x9c", "zlib"),
+    (b"\xff\xfe\x00\x00", "UTF-32; send UTF-8"),
+    (b"\x00\x00\xfe\xff", "UTF-32; send UTF-8"),
     (b"\xff\xfe", "UTF-16; send UTF-8"),
     (b"\xfe\xff", "UTF-16; send UTF-8"),
     (b"\x80\x02", "a pickle"),
     (b"\x80\x03", "a pickle"),
     (b"\x80\x04", "a pickle"),
     (b"\x80\x05", "a pickle"),
+    *((form, "UTF-16; send UTF-8") for sign in (b"{", b"[", b'"') for form in (b"\x00" + sign, sign + b"\x00")),
     (b"\x00", "framed for a schema registry (Avro, Protobuf), which takes a codec of its own"),
     (b"<", "XML or HTML"),
 )
@@ -42,8 +49,8 @@ def media_type(content_type: str) -> tuple[str, str]:
     """(type, charset) of a content type as it really comes: quoted, in capitals, with parameters; JSON by one name."""
     plain, _, parameters = content_type.strip().strip('"').partition(";")
     plain = plain.strip().strip('"').lower()
-    charset = parameters.lower().replace('"', "").replace(" ", "").partition("charset=")[2].split(";")[0].strip()
-    if plain in JSON_NAMES or (plain.startswith("application/") and plain.endswith("+json")):
+    charset = QUOTES.sub("", parameters.lower()).partition("charset=")[2].split(";")[0]
+    if plain in JSON_NAMES or plain.endswith("+json"):
         plain = "application/json"
     return plain, charset
 

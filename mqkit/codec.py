@@ -4,9 +4,8 @@ Errors name what is wrong: a publisher gets them before any I/O, a consumer's me
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from math import isfinite
 from traceback import walk_tb
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -14,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError
 
-from mqkit.bodies import RAW, looks_like, media_type, unpacked, without_mark
+from mqkit.bodies import CHARSETS, RAW, looks_like, media_type, unpacked, without_mark
 from mqkit.errors import (
     ConfigurationError,
     DecodeError,
@@ -25,7 +24,7 @@ from mqkit.errors import (
     ServiceError,
 )
 from mqkit.legible import in_line
-from mqkit.round_trip import difference, fields_again, same_json
+from mqkit.round_trip import difference, fields_again, is_json, not_finite, same_json, valueless
 from mqkit.schemas import WAY_OUT, adapter_of, certain, one_way, takes_anything
 from mqkit.topic import Topic, schema_name
 
@@ -108,18 +107,6 @@ def _fields(error: ValidationError) -> list[FieldError]:
     return [FieldError(in_line(".".join(str(part) for part in e["loc"])), in_line(e["msg"])) for e in shown]
 
 
-def _not_finite(value: object, path: tuple[str, ...] = ("the payload",)) -> tuple[str, ...]:
-    """Where in `value` there is a float that JSON cannot write and pydantic would silently make null."""
-    if isinstance(value, float):
-        return () if isfinite(value) else path
-    items: Iterable[tuple[object, object]] = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        items = enumerate(value)
-    return next((found for name, item in items if (found := _not_finite(item, (*path, str(name))))), ())
-
-
 class JSONBinding:
     """JSON of what pydantic validates. A payload is checked on both sides, as it would be read."""
 
@@ -166,7 +153,7 @@ class JSONBinding:
             raise self._unread(given, error, proven=given is not payload) from error
         except (ValueError, TypeError, RecursionError) as error:
             raise EncodeError(f"{self.name} cannot be written as JSON: {error}") from error
-        if b"null" in body and (lost := _not_finite(self.adapter.dump_python(payload, by_alias=True, warnings=False))):
+        if b"null" in body and (lost := not_finite(self.adapter.dump_python(payload, by_alias=True, warnings=False))):
             raise EncodeError(f"{self.name} cannot be written as JSON: {'.'.join(lost)} is NaN or infinite")
         if round_trip and not (self._certain is not None and self._certain(given)):
             self._compare(given, read, body)
@@ -179,7 +166,7 @@ class JSONBinding:
 
     def _validated_as_json(self, payload: Any) -> Any:
         """A strict model takes of JSON what it does not take of Python, as dates in text. Raises ValidationError."""
-        if _is_json(payload):
+        if is_json(payload):
             with suppress(ValueError):
                 return self._read(json.dumps(payload))
         return self._validate(payload)
@@ -191,10 +178,11 @@ class JSONBinding:
             proven: the payload was validated, and not only taken for what it claims to be.
         """
         wrong = _fields(error)
-        if not (proven or self._is_valid(given)):
+        known = one_way(self.adapter.core_schema)
+        at = {name for field in wrong for name in field.path.split(".")}
+        if not (proven or any(one.certain or one.written in at for one in known) or self._is_valid(given)):
             return SchemaError(self.name, wrong)
-        known = [str(one) for one in one_way(self.adapter.core_schema)]
-        return self._one_way("; ".join(known or map(str, wrong)))
+        return self._one_way("; ".join(map(str, known or wrong)))
 
     def _is_valid(self, given: Any) -> bool:
         try:
@@ -221,8 +209,10 @@ class JSONBinding:
         except ValidationError as wrong:
             return SchemaError(self.name, _fields(wrong))
         except Exception as deeper:  # noqa: BLE001 - only the first error matters
-            return EncodeError(f"{self.name} cannot be written as JSON: {error} ({deeper})")
-        return EncodeError(f"{self.name} cannot be written as JSON: {error}")
+            return EncodeError(
+                f"{self.name} cannot be written as JSON: {valueless(str(error))} ({valueless(str(deeper))})"
+            )
+        return EncodeError(f"{self.name} cannot be written as JSON: {valueless(str(error))}")
 
     def decode(self, body: bytes) -> Any:
         """As Binding.decode.
@@ -242,15 +232,6 @@ class JSONBinding:
             raise ServiceError(f"{self.name} cannot read anything: {type(error).__name__}: {error}") from error
         except (UnicodeError, RecursionError) as error:
             raise DecodeError(f"the body is not JSON: {error}") from error
-
-
-def _is_json(value: object) -> bool:
-    """Whether `value` is made of nothing but what JSON has words for."""
-    if isinstance(value, Mapping):
-        return all(isinstance(name, str) and _is_json(inner) for name, inner in value.items())
-    if isinstance(value, list):
-        return all(map(_is_json, value))
-    return type(value) in (str, int, float, bool, type(None))
 
 
 class JSONCodec:
@@ -323,7 +304,7 @@ class TopicCodec(Generic[T]):
         if content_type is None or content_type == self.content_type:
             return self._read(self._own, body)
         plain_type, charset = media_type(content_type)
-        if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        if charset.replace("_", "-") not in CHARSETS:
             raise DecodeError(f"bodies in {charset[:40]!r} cannot be read; send UTF-8")
         binding = self._bindings.get(plain_type)
         if binding is None:

@@ -163,7 +163,8 @@ def seal(
     }
     if headers:
         check_headers(headers)
-        if content_type != RAW and (packed := next((name for name in ENCODINGS if name in headers), None)):
+        if content_type != RAW and _encoding({}, headers) is not None:
+            packed = next(name for name in (KOMBU, *ENCODINGS) if name in headers)
             raise EncodeError(
                 f"header {packed!r}: this body is not packed; only topics of bytes may say that theirs is"
             )
@@ -265,7 +266,7 @@ def _believed(own: Headers, *, returned: bool, now: float) -> tuple[int, float |
     return int(attempts), due, left
 
 
-def _encoding(properties: Headers, headers: Headers) -> str | None:
+def _encoding(properties: Headers, headers: Mapping[str, HeaderValue]) -> str | None:
     """AMQP's property, or the header that stands for it elsewhere."""
     if headers and str(headers.get(KOMBU, "")).startswith("application/"):
         return str(headers[KOMBU])  # beside a content_encoding that tells the charset

@@ -5,10 +5,12 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
 from enum import Enum
-from math import isnan
+from math import isfinite, isnan
 from typing import Any, Final, TypeAlias, cast
 
 from pydantic import BaseModel, SecretBytes, SecretStr
@@ -18,6 +20,8 @@ from mqkit.schemas import loose_fields
 
 Path: TypeAlias = tuple[str | int, ...]
 
+INPUT: Final = re.compile(r"input_value=.*?, (?=input_type=\w+\])", re.DOTALL)
+"""Where pydantic shows a value."""
 ATOMS: Final = frozenset((str, int, bool, bytes, type(None)))
 
 
@@ -40,6 +44,11 @@ def _equal(given: object, read: object) -> bool:
         return bool(given == read)
     except Exception:  # noqa: BLE001 - arrays compare to arrays, and a user's __eq__ may do anything
         return False
+
+
+def _same_moment(given: datetime, read: datetime) -> bool:
+    """Whether two times with offsets are the same: Python says no in the hour that a zone's clocks repeat."""
+    return None not in (given.utcoffset(), read.utcoffset()) and given.astimezone(UTC) == read.astimezone(UTC)
 
 
 def _is_record(value: object) -> bool:
@@ -96,6 +105,8 @@ class _Comparison:
         if isinstance(given, float) and isinstance(read, float) and isnan(given) and isnan(read):
             return None
         if _equal(given, read):
+            return None
+        if isinstance(given, datetime) and isinstance(read, datetime) and _same_moment(given, read):
             return None
         if isinstance(given, (SecretStr, SecretBytes)):
             return FieldError(_text(path), "is a secret, and written as asterisks: give it a field_serializer")
@@ -261,3 +272,29 @@ def fields_again(value: Any) -> Any:
 
 def _input_name(name: str, alias: object) -> str:
     return alias if isinstance(alias, str) else name
+
+
+def is_json(value: object) -> bool:
+    """Whether `value` is made of nothing but what JSON has words for."""
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and is_json(inner) for name, inner in value.items())
+    if isinstance(value, list):
+        return all(map(is_json, value))
+    return type(value) in (str, int, float, bool, type(None))
+
+
+def not_finite(value: object, path: tuple[str, ...] = ("the payload",)) -> tuple[str, ...]:
+    """Where in `value` there is a float that JSON cannot write and pydantic would silently make null."""
+    if isinstance(value, float):
+        return () if isfinite(value) else path
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        items = enumerate(value)
+    return next((found for name, item in items if (found := not_finite(item, (*path, str(name))))), ())
+
+
+def valueless(said: str) -> str:
+    """What pydantic said, in a line, without the values that it shows: errors are logged, and payloads are not."""
+    return " ".join(INPUT.sub("", said).split())

@@ -47,6 +47,10 @@ NO_PARTS: Final = frozenset(("metadata", "default", "serialization", "expected",
 """What is in a part and not one itself."""
 
 
+REWRITES: Final = ("strip_whitespace", "to_lower", "to_upper")
+"""What text is made to be when it is read, and is not yet where nobody validated it."""
+
+
 @dataclass(frozen=True, slots=True)
 class OneWay:
     """A field that is never read back as it is written."""
@@ -110,12 +114,19 @@ def _is_safe(node: Node) -> bool:
         and node.get("validation_alias") == node.get("serialization_alias")
         and node.get("extra_behavior", config.get("extra_fields_behavior")) != "allow"
         and not any(name.startswith(("ser_", "val_")) for name in config)
+        and not any(node.get(name) or config.get(f"str_{name}") for name in REWRITES)
         and not (node["type"] == "dict" and node.get("keys_schema", {}).get("type") != "str")
     )
 
 
 def _anything(_: Any) -> bool:
     return True
+
+
+def _in_whole_minutes(value: Any) -> bool:
+    """Whether the offset of a time is what is written of it, hours and minutes: before 1900 it had seconds."""
+    offset = None if value.tzinfo is None else value.utcoffset()
+    return not offset or not (offset.seconds % 60 or offset.microseconds)
 
 
 def _all(check: Check, values: Iterable[Any]) -> bool:
@@ -139,6 +150,8 @@ def _check(node: Node, checks: dict[str, Check | None]) -> Check | None:
             if not inside:
                 return lambda value: type(value) is cls
             return lambda value: type(value) is cls and all(check(vars(value)[name]) for name, check in inside)
+        case "datetime" | "time":
+            return _in_whole_minutes
         case "default":
             return _check(node["schema"], checks)
         case "nullable":
@@ -201,6 +214,8 @@ def _problems(field: str, node: Node, config: Node) -> Iterator[tuple[str, bool]
     for part in _own_words(inner):
         if _masks(part):
             yield "is a secret, and written as asterisks: give it a field_serializer", required
+        if part["type"] == "json":
+            yield "is Json, written as what it holds and read as text: annotate it as what it holds", required
         writes, reads = config.get("ser_json_bytes", "utf8"), config.get("val_json_bytes", "utf8")
         if part["type"] == "bytes" and writes != reads:
             yield f"is written in {writes} and read in {reads}: set ser_json_bytes and val_json_bytes alike", required
@@ -211,8 +226,8 @@ def _names_read(field: str, node: Node, config: Node) -> list[str]:
     by_name = config.get("populate_by_name") or config.get("validate_by_name")
     if alias is None:
         return [field]
-    paths = [alias] if isinstance(alias, str) else [path if isinstance(path, str) else path[0] for path in alias]
-    return [*map(str, paths), *([field] if by_name else [])]
+    paths = [[alias]] if isinstance(alias, str) else alias if isinstance(alias[0], list) else [alias]
+    return [*(".".join(map(str, path)) for path in paths), *([field] if by_name else [])]
 
 
 def _own_words(schema: object) -> Iterator[Node]:

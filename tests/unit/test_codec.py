@@ -230,6 +230,8 @@ def test_what_cannot_be_written_is_refused(payload: Any) -> None:
         None, "application/json", "Application/JSON", "application/json; charset=utf-8", 'application/json;charset="UTF-8"',
         "application/vnd.shop.order+json", "application/json; version=2; charset=utf8", " application/json ",
         "text/json", "Text/JSON; charset=UTF-8", '"application/json"', '"application/json;charset=UTF-8"', "text/x-json",
+        "application/json; charset='utf-8'", "application/json;\tCharset = UTF_8", "application/json; charset=utf-8-sig",
+        "application/json; charset=ascii", "model/gltf+json", "image/svg+JSON; charset=utf-8",
     ],
 )  # fmt: skip
 def test_json_goes_by_many_names(content_type: str | None) -> None:
@@ -457,6 +459,10 @@ def test_a_byte_order_mark_is_not_part_of_the_json() -> None:
     ("body", "named"),
     [
         ('{"a": 1}'.encode("utf-16"), "UTF-16; send UTF-8"),
+        ('{"a": 1}'.encode("utf-16-le"), "UTF-16; send UTF-8"),
+        ('["a"]'.encode("utf-16-be"), "UTF-16; send UTF-8"),
+        ('{"a": 1}'.encode("utf-32"), "UTF-32; send UTF-8"),
+        (b"\0\0\xfe\xff" + '{"a": 1}'.encode("utf-32-be"), "UTF-32; send UTF-8"),
         (gzip.compress(b"{}", mtime=0), "gzip; say so by content-encoding"),
         (zlib.compress(b"{}"), "zlib"),
         (b"\x28\xb5\x2f\xfd...", "zstd"),

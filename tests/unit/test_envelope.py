@@ -135,6 +135,7 @@ def test_the_body_is_the_codecs_bytes_and_the_headers_are_cloudevents() -> None:
         ({"headers": {"CC": "x"}}, "RabbitMQ keeps"),
         ({"headers": {"x-first-death-queue": "x"}}, "RabbitMQ keeps"),
         ({"headers": {"content-encoding": "gzip"}}, "this body is not packed"),
+        ({"headers": {"compression": "application/x-gzip"}}, "'compression': this body is not packed"),
         ({"id": UUID(int=1)}, "id is text, not UUID: write str"),
         ({"id": b"1"}, "id is text, not bytes"),
         ({"key": 42}, "key is text, not int: write str"),

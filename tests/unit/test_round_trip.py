@@ -11,12 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import (
     AliasChoices,
+    AliasPath,
     AnyUrl,
     BaseModel,
     BeforeValidator,
@@ -29,6 +31,7 @@ from pydantic import (
     SecretBytes,
     SecretStr,
     SerializeAsAny,
+    StringConstraints,
     TypeAdapter,
     computed_field,
     field_serializer,
@@ -289,6 +292,50 @@ class Row(TypedDict, total=False):
     event: Event
 
 
+BERLIN = ZoneInfo("Europe/Berlin")
+REPEATED = dt.datetime(2024, 10, 27, 2, 30, tzinfo=BERLIN)
+"""Half past two comes twice in that night, and Python calls it unequal to the same moment in any other zone."""
+OLD = dt.datetime(1890, 1, 1, tzinfo=BERLIN)
+"""When clocks went by the sun: 53 minutes and 28 seconds ahead, of which ISO 8601 writes the minutes."""
+
+
+class Timed(BaseModel):
+    when: dt.datetime
+
+
+class TimedPhoto(Timed):
+    data: bytes = b""
+
+
+class Daily(BaseModel):
+    at: dt.time
+
+
+class Lower(BaseModel):
+    text: Annotated[str, StringConstraints(to_lower=True)]
+
+
+class Bare(BaseModel):
+    model_config = ConfigDict(str_strip_whitespace=True)
+    text: str = ""
+
+
+class Deep(BaseModel):
+    user: int = Field(validation_alias=AliasPath("users", 0))
+
+
+class DeepOrNot(BaseModel):
+    user: int = Field(validation_alias=AliasChoices(AliasPath("users", 0), "user"))
+
+
+class Far(BaseModel):
+    user: int = Field(0, validation_alias=AliasPath("users", 0))
+
+
+class InnerOrNone(BaseModel):
+    inner: Json[Any] | None = None
+
+
 Pet = Annotated[Cat | Dog, Field()]
 
 
@@ -328,6 +375,12 @@ Pet = Annotated[Cat | Dog, Field()]
         (Colour, Colour.RED),
         (str | uuid.UUID, uuid.UUID(int=1)),
         (float | None, None),
+        *((schema, schema(when=when)) for schema in (Timed, TimedPhoto) for when in
+          (REPEATED, REPEATED.replace(fold=1), dt.datetime(2024, 3, 31, 2, 30, tzinfo=BERLIN))),
+        (DeepOrNot, DeepOrNot(user=1)),
+        (Far, Far()),
+        (InnerOrNone, InnerOrNone()),
+        (Lower, Lower(text="A")),
     ],
     ids=named,
 )  # fmt: skip
@@ -375,7 +428,17 @@ class Lists(BaseModel):
         (German, {"when": MOMENT}, r"when: .*datetime"),
         (Rounded, Rounded(price=1.239), r"price: comes back as another float"),
         (Cents, Cents(price=1), r"price: comes back as another int"),
-        (Inner, {"inner": '{"a": 1}'}, r"inner: JSON input"),
+        (Inner, {"inner": '{"a": 1}'}, r"Inner.inner is Json, written as what it holds and read as text"),
+        (Inner, Inner(inner='{"a": 1}'), r"Inner.inner is Json"),
+        (InnerOrNone, InnerOrNone(inner="1"), r"InnerOrNone.inner is Json"),
+        (Deep, Deep(users=[1]), r"Deep.user is written as 'user' and read as 'users.0'"),
+        (Far, Far(users=[1]), r"Far.user is written as 'user' and read as 'users.0'"),
+        (Timed, Timed(when=OLD), "when: comes back as another datetime"),
+        (list[Timed], [Timed(when=OLD)], "0.when: comes back as another datetime"),
+        (TimedPhoto, TimedPhoto(when=OLD), "when: comes back as another datetime"),
+        (Daily, Daily(at=OLD.timetz().replace(tzinfo=dt.timezone(dt.timedelta(seconds=90)))), "at: comes back as another time"),
+        (Lower, Lower.model_construct(text="A"), "text: comes back as another str"),
+        (Bare, Bare.model_construct(text=" a "), "text: comes back as another str"),
         (Summary, Summary(id=1), r"id: Field required"),
         (SameId, SameId(id=1, note="kept"), "note: comes back as another str"),
         (Strange, Strange.PAIR, "."),
@@ -452,6 +515,8 @@ def test_a_strict_schema_takes_what_came_as_json() -> None:
         (TwoNames, "TwoNames.user is written as"),
         (Hidden, "Hidden.token is not written"),
         (Picture, "Picture.data is written in base64"),
+        (Inner, "Inner.inner is Json"),
+        (Deep, r"Deep.user is written as 'user' and read as 'users.0'"),
     ],
 )
 def test_a_schema_that_never_reads_back_is_told_before_there_is_a_payload(schema: Any, told: str) -> None:
@@ -570,3 +635,11 @@ class Stripped(BaseModel):
 
 def test_what_a_validator_changes_the_same_way_again_is_no_loss() -> None:
     assert codec(Stripped).write({"name": "  ada "}) == (b'{"name":"ada"}', Stripped(name="ada"))
+
+
+def test_what_cannot_be_written_is_told_in_one_line_without_its_value() -> None:
+    with pytest.raises(EncodeError, match="cannot be written as JSON") as caught:
+        codec(Tree).encode(Tree.model_construct(name="a", children=(Tree(name="hunter2"),)))  # type: ignore[arg-type]
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "field_name='children', input_type=tuple" in str(caught.value)
