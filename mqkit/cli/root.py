@@ -1,31 +1,40 @@
 """Which commands there are: the built-in ones, and those that plugins add by the hook `mqkit_commands`."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
 
-from mqkit.cli import dlq, topology
-from mqkit.cli.backends import backends
-from mqkit.cli.bench import bench
-from mqkit.cli.doctor import doctor
 from mqkit.cli.failures import guarded, sentence
-from mqkit.cli.inspect import inspect
 from mqkit.cli.logs import own_warnings
 from mqkit.cli.output import remark
-from mqkit.cli.plugins import plugins
-from mqkit.cli.publish import publish
-from mqkit.cli.run import run
-from mqkit.cli.tail import tail
 from mqkit.errors import MqkitError
 from mqkit.plugins import Plugins
 from mqkit.settings import load
 
 OPERATE = "Operate"
 LOOK = "Look at the installation"
+
+COMMANDS = {
+    "run": None,
+    "publish": None,
+    "tail": None,
+    "inspect": OPERATE,
+    "doctor": LOOK,
+    "backends": LOOK,
+    "bench": LOOK,
+    "plugins": LOOK,
+}
+"""Each is the function of its name, in the module of its name, and stands in this panel of the help."""
+GROUPS = {
+    "dlq": {"list": "list_", "show": "show", "replay": "replay", "purge": "purge"},
+    "topology": {"plan": "plan", "apply": "apply"},
+}
+"""Commands that have commands: the functions of these, in the module of the group's name."""
 
 HELP = """Work and operate services that talk through messages.
 
@@ -51,31 +60,26 @@ def command_line() -> None:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(root)
-    built_in: dict[str, tuple[str | None, Callable[..., object]]] = {
-        "run": (None, run),
-        "publish": (None, publish),
-        "tail": (None, tail),
-        "inspect": (OPERATE, inspect),
-        "doctor": (LOOK, doctor),
-        "backends": (LOOK, backends),
-        "bench": (LOOK, bench),
-        "plugins": (LOOK, plugins),
-    }
-    for name, (panel, function) in built_in.items():
-        app.command(name, rich_help_panel=panel)(guarded(function))
-    _group(app, dlq.commands, {"list": dlq.list_, "show": dlq.show, "replay": dlq.replay, "purge": dlq.purge})
-    _group(app, topology.commands, {"plan": topology.plan, "apply": topology.apply})
-    taken = {*built_in, "dlq", "topology"}
-    if not taken.intersection(sys.argv[1:2]):  # what plugins add is not needed for our own
-        for name, function in _added(taken):
+    built_in = (*COMMANDS, *GROUPS)
+    asked = sys.argv[1] if sys.argv[1:] and sys.argv[1] in built_in else None
+    _add(app, built_in if asked is None else [asked])  # the modules of the others would take longer than it does
+    if asked is None:
+        for name, function in _added({*built_in}):
             app.command(name, rich_help_panel="From plugins")(guarded(function))
     app()
 
 
-def _group(app: typer.Typer, group: typer.Typer, functions: dict[str, Callable[..., object]]) -> None:
-    for name, function in functions.items():
-        group.command(name)(guarded(function))
-    app.add_typer(group, rich_help_panel=OPERATE)
+def _add(app: typer.Typer, names: Iterable[str]) -> None:
+    """Import those of our own commands."""
+    for name in names:
+        module = import_module(f"mqkit.cli.{name}")
+        if name in GROUPS:
+            group: typer.Typer = module.commands
+            for command, function in GROUPS[name].items():
+                group.command(command)(guarded(getattr(module, function)))
+            app.add_typer(group, rich_help_panel=OPERATE)
+        else:
+            app.command(name, rich_help_panel=COMMANDS[name])(guarded(getattr(module, name)))
 
 
 def _added(taken: set[str]) -> Sequence[tuple[str, Callable[..., Any]]]:
