@@ -1,6 +1,7 @@
 """Topics of Kafka over time: deleted, made anew, made larger, and what other clients write into them."""
 
 from collections.abc import Callable, Iterator
+from time import monotonic, time
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ def admin_of(session: Session) -> AdminClient:
     return AdminClient(servers(session) | {"allow.auto.create.topics": False})
 
 
-def write(session: Session, *bodies: bytes, partition: int = 0, name: str = "") -> None:
+def write(session: Session, *bodies: bytes, partition: int = 0, name: str = "", timestamp: int = 0) -> None:
     """As a stranger does; to a partition that is new as soon as the broker tells of it, which the driver waits for
     no longer than for its first answer.
     """
@@ -48,7 +49,13 @@ def write(session: Session, *bodies: bytes, partition: int = 0, name: str = "") 
     wait_until(lambda: partition in producer.list_topics(topic, PATIENCE).topics[topic].partitions, "it is told of")
     failed: list[object] = []
     for body in bodies:
-        producer.produce(topic, body, partition=partition, on_delivery=lambda error, _: failed.append(error))
+        producer.produce(
+            topic,
+            body,
+            partition=partition,
+            timestamp=timestamp,
+            on_delivery=lambda error, _: failed.append(error),
+        )
     assert producer.flush(PATIENCE) == 0
     assert not any(failed)
 
@@ -159,6 +166,21 @@ def test_a_partition_that_is_added_is_read_within_seconds(sessions: Callable[...
 
 
 # -- what others write and remove
+
+
+@pytest.mark.parametrize("suffix", ["g.retry.2000ms", "delay.2000ms"])
+def test_a_message_waits_its_time_whatever_the_clock_of_who_wrote_it_says(
+    sessions: Callable[..., Session], suffix: str
+) -> None:
+    session = sessions()
+    told: list[str] = []
+    receiver = session.receiver(notify=lambda kind, _: told.append(kind))
+    wait_until(lambda: not receiver.receive(0, 0.1) and told.count("rebalance") >= 2, "all partitions are there")
+    began = monotonic()
+    an_hour_ago = int((time() - 3600) * 1000)
+    write(session, b"of a slow clock", name=f"{session.topic}.{suffix}", timestamp=an_hour_ago)
+    assert bodies(take(receiver, 1)) == [b"of a slow clock"]
+    assert monotonic() - began >= 2
 
 
 def test_a_group_that_has_finished_all_is_at_zero_whatever_transactions_left_in_the_log(

@@ -13,6 +13,8 @@ HEADROOM = 65_536
 """Bytes that a waiting or dead copy may be larger than what came: it says in headers why it waits."""
 FOREVER: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": "-1"}
 """What waits or is dead stays until it is dealt with."""
+STORED: Mapping[str, str] = {"message.timestamp.type": "LogAppendTime"}
+"""What waits does so from when the broker has stored it, whatever the clock of its writer says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +66,19 @@ def beside(need: TopicNeed, topic: Wanted, found: Mapping[str, str]) -> list[Wan
     kept = {name: settings[name] for name in ("min.insync.replicas",) if name in topic.settings}
     if LIMIT in settings:
         kept[LIMIT] = str(int(settings[LIMIT]) + HEADROOM)
-    names = [dead_name(need.name, group) for group in sorted(need.groups)]
-    names += [tier.name for group in sorted(need.groups) for tier in retry_tiers(need.name, group)]
-    wanted = [Wanted(name, 1, topic.replication, {**FOREVER, **kept}) for name in names]
-    facts = {name: value for name, value in kept.items() if name != LIMIT}
+    groups = sorted(need.groups)
+    wanted = [Wanted(dead_name(need.name, group), 1, topic.replication, {**FOREVER, **kept}) for group in groups]
     wanted += [
-        Wanted(settled_name(need.name, group), 1, topic.replication, {**FOREVER, **facts})
-        for group in sorted(need.groups)
+        Wanted(tier.name, 1, topic.replication, {**FOREVER, **STORED, **kept})
+        for group in groups
+        for tier in retry_tiers(need.name, group)
     ]
+    facts = {name: value for name, value in kept.items() if name != LIMIT}
+    wanted += [Wanted(settled_name(need.name, group), 1, topic.replication, {**FOREVER, **facts}) for group in groups]
     if "retention.ms" in topic.settings:  # a delayed message is one of the topic's own, kept as long after its time
         kept["retention.ms"] = topic.settings["retention.ms"]
     for tier in delay_tiers(need.name):
-        own = dict(kept)
+        own = {**STORED, **kept}
         if int(own.get("retention.ms", -1)) >= 0:
             own["retention.ms"] = str(int(own["retention.ms"]) + int(tier.step * 1000))
         wanted.append(Wanted(tier.name, 1, topic.replication, own))

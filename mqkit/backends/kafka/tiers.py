@@ -73,8 +73,9 @@ def destination(outgoing: Outgoing) -> str:
 def due(timestamp: int, delay: float, now: float) -> float:
     """When a record is due, in seconds since the epoch.
 
-    `timestamp` is the record's, in whole milliseconds, cut off. It lies in the past: a clock that runs ahead of ours
-    must not hold it for longer than its step.
+    `timestamp` is the record's, in whole milliseconds, cut off: when the broker stored it, or, in a topic that was made
+    by an earlier version, when its writer thought to send it. It lies in the past: a clock that runs ahead of ours must
+    not hold it for longer than its step.
     """
     return min((timestamp + 1) / 1000, now) + delay
 

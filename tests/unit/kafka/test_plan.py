@@ -50,6 +50,12 @@ def test_what_waits_or_is_dead_is_kept_for_ever_and_may_be_larger_than_what_came
             assert wanted.settings["retention.ms"] == "-1"
 
 
+def test_what_waits_is_stamped_by_the_broker() -> None:
+    need = TopicNeed("orders", frozenset({"a"}), (KafkaTopic(retention=100),))
+    stamped = {w.name for w in beside(need, topic_wanted(need), {}) if w.settings.get("message.timestamp.type")}
+    assert stamped == {tier.name for tier in tiers("orders", "a")}
+
+
 def test_a_delayed_message_is_kept_as_long_after_its_time_as_the_topic_keeps_others() -> None:
     need = TopicNeed("orders", options=(KafkaTopic(retention=100),))
     found = {wanted.name: wanted.settings["retention.ms"] for wanted in beside(need, topic_wanted(need), {})}
