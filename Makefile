@@ -2,6 +2,8 @@
 PYTHON := .venv/bin/python
 PIP := $(PYTHON) -m pip install --quiet --no-input --disable-pip-version-check
 MAKEFLAGS += --no-print-directory
+# where the environment says that nothing compiled is kept, each of a thousand processes would compile mqkit anew
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
