@@ -11,7 +11,7 @@ arguments                   what callers gave, and should not have
 legible                     what strangers wrote, for the eyes of people
 retry topology events       decisions, names and facts, as data
 backend                     the seam: what a backend is
-hookspecs registry plugins  what a plugin may add, and how it is found
+hookspecs registry plugins hooks  what a plugin may add, how it is found, and what it does at start and end
 ports immediate exits       what orchestration needs of the world, and how it runs without an event loop
 event_loop                  who fulfils that: an event loop, or
 threads monitor daemons     threads

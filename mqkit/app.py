@@ -23,12 +23,7 @@ from mqkit.events import Listener
 from mqkit.monitor import Monitor
 from mqkit.process_signals import stopping
 from mqkit.pull import Consumer
-from mqkit.registration import (
-    PlainRepublishing,
-    PlainSubscribing,
-    Registration,
-    SubscribeOptions,
-)
+from mqkit.registration import PlainRepublishing, PlainSubscribing, Registration, SubscribeOptions
 from mqkit.retry import Retry
 from mqkit.threads import JobCancelled, ThreadJob, ThreadPorts
 from mqkit.topic import Topic
@@ -223,12 +218,14 @@ class App:
             ConnectionLost, AuthenticationFailed: the broker is not there, or does not let us in.
             ConfigurationError, TopologyError: something is set up wrong.
         """
-        with self._changing:
-            self._connect()
-            self._kept = True
+        if not self.engine.hooks.inside:  # else it is open, or not for long
+            with self._changing:
+                self._connect()
+                self._kept = True
 
     def close(self) -> None:
-        """Stop working and publishing, and let go of the broker, whoever still uses it; idempotent."""
+        """Stop working and publishing, and let go of the broker, whoever still uses it; ends `run`. Not for hooks."""
+        self.engine.hooks.require_outside()
         with self._changing:
             self._kept = False
             self._disconnect()
@@ -242,8 +239,11 @@ class App:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """As close, if nobody else has it open: by a context, or by `open`."""
-        with self._changing:
+        if self.engine.hooks.inside:
             self._users -= 1
+            return
+        with self._changing:
+            self._users = max(0, self._users - 1)
             if not self._users and not self._kept:
                 self._disconnect()
 
@@ -251,15 +251,12 @@ class App:
     def working(self) -> Generator[Self]:
         """Handlers run inside this context; opens the app if it is not open."""
         with self:
-            self._run(self._start)
+            self._run(self.engine.start)
             try:
                 yield self
             finally:
                 if self.engine.is_open:
                     self._run(self.engine.finish)
-
-    async def _start(self) -> None:
-        self.engine.start()
 
     def run(self) -> None:
         """Work until SIGTERM, SIGINT or `stop()`; end within the grace. A second signal ends the process at once.
@@ -310,13 +307,11 @@ class App:
 
     def inspect(self, topic: Topic[Any] | str, group: str) -> Counts:
         """How a group stands at the broker."""
-        ports = self._connected()
-        return ports.run(self.engine.opened.backend.inspect(name_of(topic), group))
+        return self._connected().run(self.engine.opened.backend.inspect(name_of(topic), group))
 
     def examine(self) -> Sequence[Finding]:
         """What of the app's topology exists at the broker, is missing, or differs."""
-        ports = self._connected()
-        return ports.run(self.engine.opened.backend.examine(self.topology()))
+        return self._connected().run(self.engine.opened.backend.examine(self.topology()))
 
     def dead_letters(self, topic: Topic[Any] | str, group: str) -> DeadLetters:
         """The dead letters of a group."""
@@ -333,6 +328,9 @@ class App:
 
     def _enter(self, *, until_stopped: bool = False) -> None:
         """One more has it open. Raises JobCancelled at `stop`, if it shall."""
+        if self.engine.hooks.inside:  # which runs while somebody opens or closes it, and waits for the hook
+            self._users += 1
+            return
         while not self._changing.acquire(timeout=LOOK):
             if until_stopped and not self._endings.empty():
                 raise JobCancelled
@@ -352,13 +350,14 @@ class App:
                 self._connecting = job
                 if not self._endings.empty():
                     job.cancel()
+            self._ports, self._was_forked = ports, False  # hooks use the app
             ports.run(self.engine.open(ports, "blocking", partial(for_threads, ports)), job)
         except BaseException:
+            self._ports = None
             ports.close()
             raise
         finally:
             self._connecting = None
-        self._ports, self._was_forked = ports, False
         atexit.register(self.close)
 
     def _disconnect(self) -> None:
@@ -372,6 +371,8 @@ class App:
         finally:
             self._ports = None
             ports.close()
+            if self._running.locked():
+                self.stop()  # nothing of it works any more
 
     def _connected(self) -> ThreadPorts:
         if self._was_forked:  # from a process where it was open
@@ -391,9 +392,8 @@ class App:
         """This is a child process: all that was open belongs to the parent, and its threads are not here."""
         self._changing, self._running = Lock(), Lock()
         self._endings = SimpleQueue()
-        forks.INHERITED.append(
-            (self._ports, self.engine.forget())
-        )  # also when a thread was opening or closing it just now
+        # also when a thread was opening or closing it just now
+        forks.INHERITED.append((self._ports, self.engine.forget()))
         if self._ports is not None:
             atexit.unregister(self.close)
             self._ports = None

@@ -166,15 +166,18 @@ class AsyncApp:
         Raises:
             RuntimeError: it is open on another event loop.
         """
+        if self.engine.hooks.inside:  # which runs while somebody opens or closes it, and waits for the hook
+            self._users += 1
+            return self
         async with self._lock():
             if not self.engine.is_open:
-                ports = AsyncPorts()
+                ports = self._ports = AsyncPorts()  # hooks use the app
                 try:
                     await self.engine.open(ports, "asynchronous", for_event_loop)
                 except BaseException:
+                    self._ports = None
                     ports.close()
                     raise
-                self._ports = ports
             self._users += 1
         return self
 
@@ -182,8 +185,11 @@ class AsyncApp:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop working and publishing, and let go of the broker, if this is the last context of the app."""
-        async with self._lock():
+        if self.engine.hooks.inside:
             self._users -= 1
+            return
+        async with self._lock():
+            self._users = max(0, self._users - 1)
             if self._users:
                 return
             ports = self._ports
@@ -199,7 +205,7 @@ class AsyncApp:
         """Handlers run inside this context; opens the app if it is not open."""
         async with self:
             watch = LoopWatch(asyncio.get_running_loop())
-            self.engine.start()
+            await self.engine.start()
             try:
                 yield self
             finally:

@@ -19,6 +19,7 @@ from mqkit.envelope import seal
 from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, MessageError, MqkitError
 from mqkit.events import Event
 from mqkit.handler import Handler
+from mqkit.hooks import Hooks
 from mqkit.listeners import Listeners, audible
 from mqkit.message import NOTHING, Outgoing
 from mqkit.middleware import Around
@@ -70,7 +71,6 @@ class Engine:
     """
 
     def __init__(self, app: object, url: str | None, options: AppOptions, *, plain: bool) -> None:
-        self._app = app
         self.arguments = arguments(url, options)
         for option in ("plugins", "listeners", "middleware"):
             several(options.get(option, ()), option)
@@ -81,6 +81,7 @@ class Engine:
         self.plugins = Plugins(options.get("plugins", ()), self.settings.disabled_plugins)
         if plain:
             self.plugins.require_plain()
+        self.hooks = Hooks(self.plugins, app)
         self.listeners = Listeners((*self.plugins.collect("mqkit_listeners"), *options.get("listeners", ())))
         self.registrations = Registrations(self.settings.groups, plain=plain)
         self._middleware = (*self.plugins.collect("mqkit_middleware"), *options.get("middleware", ()))
@@ -170,7 +171,7 @@ class Engine:
         self._opened = Opened(backend, ports, producer, backend.capabilities.attribute_prefix, description)
         log.info("connected to %s (%s)", masked(settings.url), description)
         try:
-            await self.plugins.call("mqkit_startup", self._app)
+            await self.hooks.call("mqkit_startup")
         except BaseException:
             await self.close()
             raise
@@ -183,7 +184,7 @@ class Engine:
         try:
             self._workers = min(self._workers, 1)
             await self.finish()
-            await self.plugins.call("mqkit_shutdown", self._app)
+            await self.hooks.call("mqkit_shutdown")
         finally:
             try:
                 await self._declarations.close()
@@ -198,7 +199,7 @@ class Engine:
         self._pumps, self._jobs, self._workers = [], [], 0
         return opened
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Let handlers run; one more wants that."""
         opened = self.opened
         self._workers += 1

@@ -31,7 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "announcements forks",
         "event_loop threads plugins handler outbox alone",
         "session_thread",
-        "lanes telling",
+        "lanes telling hooks",
         "bridge settings in_flight producer",
         "workers registration app_options dead copies declarations",
         "storing",

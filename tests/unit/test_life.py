@@ -356,6 +356,24 @@ class TestDeath:
         run(app)
         assert len(sessions) == 2
 
+    def test_closing_an_app_ends_its_run(self, url: str) -> None:
+        app = service(App, url)
+        app.listen(lambda event: app.close() if event.kind == "started" else None)
+        runner = threading.Thread(target=app.run, daemon=True)
+        runner.start()
+        runner.join(PATIENCE)
+        assert not runner.is_alive(), "it idles, and nothing of it works"
+        with app:
+            app.publish(TOPIC, 1)
+
+    def test_a_context_that_was_never_entered_is_not_counted(self, url: str) -> None:
+        app = App(url)
+        app.__exit__(None, None, None)
+        with app:
+            pass
+        with pytest.raises(ClosedError):
+            app.publish(TOPIC, 1)
+
 
 class TestListening:
     def test_a_listener_of_app_may_use_the_app_whatever_waits_for_it(self, url: str) -> None:
@@ -437,6 +455,58 @@ class TestHooks:
         with App(url, plugins=[Plugin()]):
             pass
         assert sent
+
+    @pytest.mark.parametrize("moment", ["mqkit_startup", "mqkit_shutdown"])
+    def test_they_use_the_app_and_have_it_as_a_context(self, url: str, moment: str) -> None:
+        """Who opens or closes the app waits for the hook, so the hook cannot wait for that."""
+        done: list[str] = []
+
+        def plain(self: object, app: App) -> None:
+            app.open()
+            with app, app:
+                done.append(app.publish(TOPIC, 1))
+            done.append(app.description)
+
+        async def in_tasks(self: object, app: AsyncApp) -> None:
+            async def work() -> None:
+                async with app:
+                    done.append(await app.publish(TOPIC, 1))
+
+            await asyncio.create_task(work())
+            done.append(app.description)
+
+        def plugin(function: Any) -> object:
+            return type("Plugin", (), {moment: hookimpl(function)})()
+
+        def plainly(app: App) -> None:
+            with app:
+                pass
+
+        async def main() -> None:
+            async with (later := AsyncApp(url, plugins=[plugin(in_tasks)])):
+                pass
+            with pytest.raises(ClosedError):
+                await later.publish(TOPIC, 2)
+
+        app = App(url, plugins=[plugin(plain)])
+        opener = threading.Thread(target=plainly, args=(app,), daemon=True)
+        opener.start()
+        opener.join(PATIENCE)
+        soon(main())
+        assert len(done) == 4
+        with pytest.raises(ClosedError):
+            app.publish(TOPIC, 2)
+
+    def test_one_that_closes_its_app_is_named(self, url: str) -> None:
+        class Plugin:
+            @hookimpl
+            def mqkit_startup(self, app: App) -> None:
+                app.close()
+
+        with pytest.raises(
+            ConfigurationError, match=r"Plugin' failed in mqkit_startup: .* a hook cannot close the app"
+        ):
+            App(url, plugins=[Plugin()]).open()
 
     def test_app_refuses_them_by_name(self, url: str) -> None:
         with pytest.raises(ConfigurationError, match=r"plugin 'AsyncPlugin': its mqkit_startup is async, .* AsyncApp"):

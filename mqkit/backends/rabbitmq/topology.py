@@ -135,10 +135,10 @@ def wanted(topology: Topology) -> Wanted:
 
 
 def _check_names(need: TopicNeed, exchange: str) -> None:
-    if need.name.startswith("amq."):
+    if f"{need.name}.".startswith("amq."):  # its queues have a dot there
         raise ConfigurationError(f"topic {need.name!r}: on RabbitMQ, names that begin with 'amq.' are its own")
     for name in {need.name, exchange}:
-        if name.startswith("mqkit."):
+        if f"{name}.".startswith("mqkit."):
             raise ConfigurationError(
                 f"topic {need.name!r}: on RabbitMQ, names that begin with 'mqkit.' are mqkit's own"
             )

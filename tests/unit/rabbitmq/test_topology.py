@@ -124,7 +124,9 @@ def test_names_are_as_long_as_rabbitmq_takes_and_all_different(topic: str, group
     [
         ("t" * 120, "g" * 120, (), "2 characters too long"),
         ("amq.orders", "g", (), "'amq.' are its own"),
+        ("amq", "foo", (), "'amq.' are its own"),
         ("mqkit.delayed", "g", (), "mqkit's own"),
+        ("mqkit", "unclaimed", (), "mqkit's own"),
         ("orders", "g", (RabbitTopic(exchange="mqkit.due"),), "mqkit's own"),
         ("orders", "g", (RabbitTopic(exchange="x" * 128),), "up to 127"),
     ],
