@@ -12,6 +12,12 @@ from mqkit.backends.kafka.partitions import Lease, Partition
 
 TELLING: Final = 1.0
 """Seconds between commits that only tell what is with handlers."""
+RESERVING: Final = 1.0
+"""Seconds that a delivery waits for a commit of how far deliveries go, and then goes out uncounted."""
+PROMPT: Final = 0.1
+"""Seconds in which a commit is confirmed, mostly. What comes meanwhile is kept: a pause would cost 0.2 s."""
+INSISTING: Final = 0.05
+"""Seconds between two commits of the same, while somebody waits for it, or leaves."""
 
 
 class Commits:
@@ -36,7 +42,7 @@ class Commits:
         self.pending = 0
         """How many commits are on their way."""
         self._settled = False
-        self._settle_at = self._tell_at = 0.0
+        self._settle_at = self._tell_at = self._again_at = 0.0
         self._longest = LONGEST
 
     def settled(self, lease: Lease, *, finished: bool) -> bool:
@@ -81,16 +87,30 @@ class Commits:
                 self.changed.update(parts)
                 log.debug("commit of group %s: %s", self._name, failure)
 
+    def last(self, parts: Iterable[Partition]) -> bool:
+        """Commit these for the last time; to be called until it is True: the broker has what is finished in them.
+
+        A group that is just dividing its partitions anew refuses commits for a moment.
+        """
+        unsaid = [part for part in parts if part in self.changed]
+        if unsaid and not self.pending and (now := monotonic()) >= self._again_at:
+            self._again_at = now + INSISTING
+            self.send(unsaid, leaving=True)
+            unsaid = [part for part in unsaid if part in self.changed]
+        return not (unsaid or self.pending)
+
     def ended(self, error: KafkaError | None, places: Sequence[TopicPartition]) -> None:
         """As the driver's `on_commit`: what failed is committed again, when its time comes."""
         self.pending -= 1
         for place in places:
             failed = place.error or error
+            part = self._partitions.get((place.topic, place.partition))
             if failed is None:
+                if part is not None:
+                    part.committed = place.offset
                 continue
             log.debug("commit of %s: %s", place, failed)
             if failed.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
                 self._longest //= 2
-            part = self._partitions.get((place.topic, place.partition))
             if part is not None:
                 self.changed.add(part)

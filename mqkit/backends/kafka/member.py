@@ -14,7 +14,7 @@ from typing import Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
 from mqkit.backend import Notify, Recall
-from mqkit.backends.kafka.commits import Commits
+from mqkit.backends.kafka.commits import INSISTING, PROMPT, RESERVING, Commits
 from mqkit.backends.kafka.faults import NO_TOPIC, DriverLog, Trouble, as_ours, log, mapped
 from mqkit.backends.kafka.flow import Flow
 from mqkit.backends.kafka.gaps import passed, tell_what_is_gone
@@ -33,12 +33,6 @@ OVERREAD: Final = 32
 """So many records are kept that came while nothing was wanted; then the partitions pause."""
 REACHING: Final = 1.0
 """Seconds between two looks at how far the driver has read."""
-RESERVING: Final = 1.0
-"""Seconds that a delivery waits for a commit of how far deliveries go, and then goes out uncounted."""
-PROMPT: Final = 0.1
-"""Seconds in which a commit is confirmed, mostly. What comes meanwhile is kept: a pause would cost 0.2 s."""
-INSISTING: Final = 0.05
-"""Seconds between two commits of the same, while somebody waits for it."""
 
 Take = Callable[[Partition, int, WireMessage], None]
 """What gets a record that is to be delivered: its partition, its offset, and what it holds."""
@@ -220,9 +214,10 @@ class Member:
         return self._commits.settled(lease, finished=finished)
 
     def finished(self) -> list[TopicPartition]:
-        """Up to where all is finished in what mqkit alone writes, for this group alone."""
-        parts = [part for part in self.partitions.values() if part.tier.returned and part.tracker.low > 0]
-        return [TopicPartition(part.tier.name, part.number, part.tracker.low) for part in parts]
+        """Up to where all is finished, and known to the broker, in what mqkit alone writes, for this group alone."""
+        parts = [part for part in self.partitions.values() if part.tier.returned]
+        known = ((part, min(part.tracker.low, part.committed)) for part in parts)
+        return [TopicPartition(part.tier.name, part.number, low) for part, low in known if low > 0]
 
     def commit_if_due(self) -> None:
         """Commit what changed, if there was no commit for a while."""
@@ -297,6 +292,7 @@ class Member:
         log_id = self._log_id(place.topic)
         progress = restored(consumer, place, mine, log_id)
         part = self._add(Partition(self._tiers[place.topic], place.partition, progress, log_id))
+        part.committed = place.offset
         if progress is not None and progress.out:
             self._changed.add(part)
         low = part.tracker.following
@@ -379,20 +375,24 @@ class Member:
 
     # -- leaving
 
-    def closing(self) -> Thread:
-        """Commit what is finished and leave, in a thread that ends when that is done, or never.
-
-        The driver waits for the last commit without a limit: while no broker answers, for minutes.
-        """
+    def leave(self) -> None:
+        """Begin to leave: nothing more is taken up, and all that is finished is to be committed."""
         self._leaving = True
         if self._joined:
             with suppress(KafkaException):
                 self._pass_gaps()
-            self._commits.send(list(self.partitions.values()), leaving=True)
+            self._changed.update(self.partitions.values())
+
+    def left(self) -> bool:
+        """Go on with the last commit, for about a millisecond: whether nothing is missing any more."""
+        if not self._joined:
+            return True
+        self._consumer.poll(0.001)  # what comes now is another's
+        return self._commits.last(self.partitions.values())
+
+    def closing(self) -> Thread:
+        """Give all back and close, in a thread that ends when that is done; while no broker answers, in minutes."""
         self._drop(list(self.partitions.values()))
         consumer = self._consumer
         del self._consumer, self._commits.consumer
-        if self._handover is not None:  # the driver closes only when it has been told
-            with suppress(KafkaException):
-                consumer.incremental_unassign(self._handover.places)
-        return closing(consumer)
+        return closing(consumer, self._handover.places if self._handover is not None else ())

@@ -40,8 +40,8 @@ class Partition:
     """One partition, from its assignment to its end."""
 
     __slots__ = (
-        "_begun", "_chunk", "_handed", "_reserved", "full", "leaving", "member", "number", "out", "paused", "tier",
-        "tracker", "waiting",
+        "_begun", "_chunk", "_handed", "_reserved", "committed", "full", "leaving", "member", "number", "out", "paused",
+        "tier", "tracker", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +52,8 @@ class Partition:
         self.tracker = Tracker(progress, log_id)
         self.waiting: Waiting[tuple[int, WireMessage]] = Waiting()
         self.out = 0
+        self.committed = -1
+        """The offset of the last commit that the broker has; -1 if that is not known."""
         self.member: Member | None = None
         """Who has it; None when it was taken away."""
         self.leaving = False

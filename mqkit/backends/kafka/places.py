@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from threading import Thread
 from typing import Final
@@ -79,8 +80,15 @@ def restored(consumer: Consumer, place: TopicPartition, mine: Progress | None, l
     return progress
 
 
-def closing(consumer: Consumer) -> Thread:
-    """A thread that closes a consumer."""
+def closing(consumer: Consumer, asked_back: Sequence[TopicPartition] = ()) -> Thread:
+    """A thread that closes a consumer.
+
+    Args:
+        asked_back: what the group waits for: the driver closes only when it has been told that this is given away.
+    """
+    if asked_back:
+        with suppress(KafkaException):
+            consumer.incremental_unassign(list(asked_back))
 
     def close() -> None:
         try:

@@ -257,6 +257,12 @@ class KafkaReceiver:
         self._closed = True
         self._again.clear()
         deadline = monotonic() + CLOSING
+        for member in self._members:
+            member.leave()
+        staying = list(self._members)
+        while staying := [member for member in staying if not member.left()]:
+            if self._end is not None or self._trouble.down or monotonic() >= deadline:
+                break
         finished = self._trimming.wanted(self._finished())
         threads = [member.closing() for member in self._members]
         if finished and self._logs.same(CLOSING):
