@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from mqkit.backend import Backend, BackendSpec, BlockingBackend
 from mqkit.errors import ConfigurationError
 
-SECRET = re.compile(r"pass|pwd|secret|token|credential|jaas|key\.pem", re.IGNORECASE)
+SECRET = re.compile(r"pass|pwd|secret|token|credential|jaas|oauthbearer\.config|key\.pem", re.IGNORECASE)
 """Names of options whose values nobody shall read."""
 Colour: TypeAlias = Literal["asynchronous", "blocking"]
 
@@ -65,13 +65,16 @@ def masked(url: str) -> str:
         parts = split_url(url)
     except ConfigurationError:
         return f"{scheme}://..."
-    if not parts.netloc and "@" in url and not parts.path.startswith("/"):
+    bare = not parts.netloc
+    if bare and "@" in url and not url.startswith(f"{scheme}:///"):  # a URL with a slash too few, and no file
         return f"{scheme}:..."
     credentials, at, hosts = parts.netloc.rpartition("@")
     user, colon, _ = credentials.partition(":")
     netloc = f"{user}:***@{hosts}" if colon else f"{credentials}{at}{hosts}"
     query = "&".join(map(_masked_option, parts.query.split("&")))
-    return parts._replace(netloc=netloc, query=query).geturl() if netloc or query else url
+    if bare:
+        return f"{url.partition('?')[0]}?{query}" if query else url
+    return parts._replace(netloc=netloc, query=query).geturl()
 
 
 def _masked_option(option: str) -> str:

@@ -63,6 +63,7 @@ def test_what_is_no_url_is_refused(url: str) -> None:
         ("amqp://u:se%40cret@h", "amqp://u:***@h"),
         ("sqlite:///mqkit.db", "sqlite:///mqkit.db"),
         ("memory://", "memory://"),
+        ("sqlite:///mqkit.db?lease=5", "sqlite:///mqkit.db?lease=5"),
         ("kafka://h?ssl=yes", "kafka://h?ssl=yes"),
         ("sqlite:///a@b:c.db", "sqlite:///a@b:c.db"),
         ("amqp://h?heartbeat=5&management=http://u:secret@h:1", "amqp://h?heartbeat=5&management=***"),
@@ -85,7 +86,10 @@ def test_passwords_are_masked(url: str, shown: str) -> None:
         "kafka://h?rdkafka.ssl%2Epassword=secret",
         "kafka://h?rdkafka.ssl.key.pem=secret",
         "kafka://h?rdkafka.sasl.jaas.config=secret",
+        "kafka://h?sasl.oauthbearer.config=secret",
         "amqp:u:secret@h",
+        "amqp:/u:secret@h/",
+        "kafka:/h?sasl.password=secret",
         "amqp://u:secret",
     ],
 )
