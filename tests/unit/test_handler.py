@@ -445,3 +445,26 @@ def test_an_attempt_whose_work_has_not_run_has_failed() -> None:
         verdict = process(function).verdict
         assert isinstance(verdict, Again)
         assert "returned" in verdict.failure.text
+
+
+@pytest.mark.parametrize("left", [0.001, 0.5, 60.0])
+def test_what_is_due_a_moment_later_is_not_handled_before(left: float) -> None:
+    got = delivery(headers={"mqkit-due": repr(START + left), "mqkit-left": repr(left)})
+    assert process(real_work, got).verdict == Postpone(left)
+
+
+def test_a_body_may_be_as_large_as_it_is_said_and_not_a_byte_larger() -> None:
+    async def handler(order: Order) -> None: ...
+
+    body = b'{"customer": "ann"}'
+    assert process(handler, delivery(body), max_body_bytes=len(body)).verdict == Done()
+    verdict = process(handler, delivery(body + b" "), max_body_bytes=len(body)).verdict
+    assert isinstance(verdict, DeadLetter)
+    assert verdict.reason == "too-large"
+
+
+def test_what_a_packed_body_unpacks_to_is_bounded_alike() -> None:
+    packed = gzip.compress(b'{"customer": "' + b"x" * 1000 + b'"}')
+    verdict = process(real_work, delivery(packed, {"content-encoding": "gzip"}), max_body_bytes=500).verdict
+    assert isinstance(verdict, DeadLetter)
+    assert verdict.reason == "too-large"

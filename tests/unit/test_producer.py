@@ -553,6 +553,23 @@ def test_a_cancelled_caller_disturbs_nobody() -> None:
     produce(work)
 
 
+def test_what_a_cancelled_caller_had_waiting_is_not_sent() -> None:
+    async def work(backend: Scripted, producer: Producer) -> None:
+        gate = asyncio.Event()
+        backend.scripts.append(hanging(gate))
+        first = asyncio.create_task(producer.send([letter("a")], 30))
+        await until(lambda: backend.sends)
+        gone = asyncio.create_task(producer.send([letter("b"), letter("c")], 30))
+        await asyncio.sleep(0.1)
+        gone.cancel()
+        other = asyncio.create_task(producer.send([letter("d")], 30))
+        await asyncio.sleep(0.1)
+        gate.set()
+        assert await first == await other == {}
+
+    assert [names(batch) for batch in produce(work).sends] == [["a"], ["d"]]
+
+
 def test_published_tells_the_rejected_from_the_unknown() -> None:
     error = published({0: Unroutable("nobody"), 3: ConnectionLost("cut")})
     assert error.rejected.keys() == {0}

@@ -880,3 +880,14 @@ def test_who_lost_its_claim_is_told_when_it_notes() -> None:
 
     works = pumping(broken, work, retry=Retry(attempts=2, wait_initial=1000), ordering="key")
     assert works.backend.of("noted") == []
+
+
+def test_what_comes_in_while_it_stops_goes_back_untouched() -> None:
+    async def work(works: Works) -> None:
+        await until(lambda: works.backend.receivers and works.backend.receivers[-1].limits)
+        token = works.backend.give()
+        works.pump.stop()  # the receiver has it already
+        await until(lambda: works.backend.of("release") == [token])
+        assert not works.backend.of("done")
+
+    pumping(fine, work)

@@ -12,6 +12,7 @@ from mqkit import pump
 from mqkit.errors import AuthenticationFailed, BackendError, MessageTooLarge, MqkitError, PublishError, Unroutable
 from mqkit.message import Message, Outgoing, WireMessage
 from mqkit.retry import Retry
+from mqkit.storing import STORE_TIMEOUT
 from mqkit.wrapping import wrap
 from tests.unit.scripted import Script, accept
 from tests.unit.test_pump import Works, broken, fine, pumping
@@ -73,6 +74,26 @@ def test_more_copies_than_there_is_room_for_leave_the_room_to_others(error: Mqki
         await works.settled(*range(1, 52))
 
     pumping(bad_or_good, work, concurrency=2, prefetch=3)
+
+
+def test_a_try_to_store_takes_some_seconds_and_the_next_one_has_the_same_order() -> None:
+    tried: list[list[Any]] = []
+    patience: list[float] = []
+
+    async def script(batch: Sequence[Outgoing], timeout: float) -> None:
+        tried.append([outgoing.message.headers["ce_id"] for outgoing in batch])
+        patience.append(timeout)
+        if asyncio.get_running_loop().time() < 20:
+            await blocked(batch, timeout)
+
+    async def work(works: Works) -> None:
+        works.backend.script = script
+        await works.settled(*(works.backend.give(id=str(i)) for i in range(10)))
+
+    works = pumping(broken, work, retry=Retry(attempts=1), concurrency=1)
+    assert max(patience) <= STORE_TIMEOUT
+    assert [outgoing.message.headers["ce_id"] for outgoing in works.backend.of("sent")] == [str(i) for i in range(10)]
+    assert len(tried) > 3
 
 
 def test_one_place_that_is_full_holds_up_no_other() -> None:
