@@ -205,6 +205,7 @@ class Engine:
         self._workers += 1
         if self._workers > 1:
             return
+        audible()  # hooks configure logging, too
         self._pumps = [self._pump(opened, self._handler(opened, registration)) for registration in self.registrations]
         self._jobs = [opened.ports.spawn(pump.run(), f"mqkit pump of {pump.where}") for pump in self._pumps]
 

@@ -96,8 +96,11 @@ def _parameters(name: str, function: Callable[..., Any]) -> list[Parameter]:
     if not positional or len(required) > 2 or named:
         plain = name.rpartition(".")[2]
         takes = ", ".join([p.name for p in required] + [f"*, {each}" for each in named]) or "nothing that is required"
+        wrapped = inspect.unwrap(function) is not function
+        advice = "; if its decorator brings the rest, let it say what its wrapper takes: def wrapper(payload)"
         raise ConfigurationError(
             f"handler {name} takes {takes}: it is called as {plain}(payload) or {plain}(payload, message)"
+            + (advice if wrapped else "")
         )
     return positional
 
@@ -197,7 +200,9 @@ def contradicts(hint: object, schema: object) -> bool:
     schema = _bare(schema)
     if schema is None:
         return _is_never_unchecked(hint)
-    if schema in (Any, object) or hint in (Any, object, schema) or isinstance(hint, TypeVar):
+    if isinstance(hint, TypeVar):
+        return hint.__bound__ is not None and contradicts(hint.__bound__, schema)
+    if schema in (Any, object) or hint in (Any, object, schema):
         return False
     if get_origin(schema) in (Union, UnionType):
         return all(contradicts(hint, each) for each in get_args(schema))
@@ -226,7 +231,8 @@ def _is_never_unchecked(hint: object) -> bool:
 def _class_of(hint: object) -> type | None:
     """The class that an annotation stands for; None if it stands for something else."""
     if get_origin(hint) is Literal:
-        return None
+        kinds = {type(value) for value in get_args(hint)}
+        return kinds.pop() if len(kinds) == 1 else None
     kind = get_origin(hint) or hint
     if hint is None:
         return NoneType

@@ -522,10 +522,18 @@ class TestHooks:
             of(url, plugins=[Plugin()])
 
 
+class ConfiguresLogging:
+    @hookimpl
+    def mqkit_startup(self) -> None:
+        logging.config.dictConfig({"version": 1})
+        assert logging.getLogger("mqkit").disabled
+
+
+@pytest.mark.parametrize("plugins", [[], [ConfiguresLogging()]], ids=["before", "in a hook"])
 def test_what_mqkit_warns_of_is_heard_although_the_service_disabled_all_loggers(
-    of: Any, url: str, caplog: pytest.LogCaptureFixture
+    of: Any, url: str, caplog: pytest.LogCaptureFixture, plugins: list[object]
 ) -> None:
-    app = service(of, url)
+    app = service(of, url, plugins=plugins)
     app.listen(lambda event: app.stop() if event.kind == "started" else None)
     logging.getLogger("mqkit.part").disabled = False
     before = [logger.handlers[:] for logger in (logging.getLogger(),)]

@@ -46,6 +46,7 @@ class Identified(Protocol):
     id: int
 
 
+OrderLike = TypeVar("OrderLike", bound=Order)
 CustomerId = NewType("CustomerId", str)
 orders = Topic("orders", Order)
 
@@ -170,6 +171,14 @@ def test_a_second_parameter_that_is_not_the_message_is_refused(function: Callabl
         takes_message(function, orders)
 
 
+def test_what_a_decorator_would_bring_by_name_is_for_its_wrapper_to_say() -> None:
+    def bill(order: Order, *, database: str) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"takes order, \*, database: .* def wrapper\(payload\)"):
+        takes_message(wrapped(bill), orders)
+    takes_message(injecting(bill), orders)
+
+
 def test_the_message_stands_behind_the_payload() -> None:
     def alone(message: Message[Order]) -> None: ...
     def turned(message: Message[Order], order: Order) -> None: ...
@@ -192,6 +201,8 @@ def test_the_message_stands_behind_the_payload() -> None:
         (list, list[Order], False), (dict[str, int], dict[str, str], True), (Mapping[str, int], dict[str, int], False),
         (dict, Row, False), (Row, dict[str, Any], False), (Order, Row, True), (Point, Point, False),
         (float, int, False), (int, str, True), (CustomerId, str, False), (CustomerId, int, True),
+        (OrderLike, Order, False), (OrderLike, Invoice, True), (Literal["a"], Order, True), (int, Literal["a"], True),
+        (Literal["a", 1], Order, False), (str, Literal["a"], False),
         (Literal["a"], str, False), (bytes, bytes, False), (str, bytes, True), (None, Order, True),
         (Any, None, False), (object, None, False),
         (dict, None, False), (dict[str, Any], None, False), (Row, None, False), (Mapping[str, Any], None, False),

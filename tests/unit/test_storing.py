@@ -13,6 +13,7 @@ from mqkit.errors import AuthenticationFailed, BackendError, MessageTooLarge, Mq
 from mqkit.message import Message, Outgoing, WireMessage
 from mqkit.retry import Retry
 from mqkit.storing import STORE_TIMEOUT
+from mqkit.topic import Topic
 from mqkit.wrapping import wrap
 from tests.unit.scripted import Script, accept
 from tests.unit.test_pump import Works, broken, fine, pumping
@@ -74,6 +75,23 @@ def test_more_copies_than_there_is_room_for_leave_the_room_to_others(error: Mqki
         await works.settled(*range(1, 52))
 
     pumping(bad_or_good, work, concurrency=2, prefetch=3)
+
+
+def test_a_result_that_is_not_taken_now_is_sent_again_and_its_message_is_no_dead_letter() -> None:
+    async def handler(payload: Any) -> str:
+        return "made"
+
+    async def work(works: Works) -> None:
+        works.backend.script = refusing(FULL)
+        token = works.backend.give()
+        await asyncio.sleep(30)
+        assert works.backend.sends
+        assert not works.backend.of("done")
+        works.backend.script = accept
+        await works.settled(token)
+
+    works = pumping(handler, work, publish=Topic("results", None))
+    assert [(outgoing.topic, outgoing.dead) for outgoing in works.backend.of("sent")] == [("results", False)]
 
 
 def test_a_try_to_store_takes_some_seconds_and_the_next_one_has_the_same_order() -> None:
