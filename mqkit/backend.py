@@ -44,6 +44,8 @@ class Capabilities:
     """`Outgoing.delay`."""
     exact_delay: bool = True
     """`Outgoing.delay` is waited for as a whole; where False, one step of it at a time: `topology.step`."""
+    steps_on_demand: bool = False
+    """`declare` leaves out the places of most steps until a topology names them: `TopicNeed.steps`."""
     ordering: bool = True
     """`Subscription.ordering="key"`: deliveries of one key come in the order of publication, also after a restart."""
     routing_checked: bool = True
@@ -262,7 +264,7 @@ class Backend(Protocol):
         ...
 
     async def examine(self, topology: Topology) -> Sequence[Finding]:
-        """One finding for each thing that declare would create or check. Changes nothing."""
+        """One finding for each thing that declare would create or check, now or on demand. Changes nothing."""
         ...
 
     async def open_sender(self) -> Sender:

@@ -9,7 +9,7 @@ from mqkit.message import Outgoing
 from mqkit.ports import Job, Ports, Signal
 from mqkit.producer import Producer
 from mqkit.topic import Topic
-from mqkit.topology import TopicNeed, Topology
+from mqkit.topology import STEPS, TopicNeed, Topology
 
 LONGEST_WAIT: Final = 2.0
 """Seconds between two tries to declare a topic while the broker is away; the first pauses are shorter."""
@@ -143,7 +143,24 @@ async def settled(backend: Backend, topology: Topology, *, declare: bool) -> Non
         await backend.declare(topology)
         return
     findings = await backend.examine(topology)
-    if missing := [f"{f.kind} {f.name} is missing" for f in findings if f.state == "missing"]:
+    if missing := [f"{f.kind} {f.name} is missing" for f in findings if f.lacking(declare=False)]:
         raise TopologyError("declare is off, and at the broker", missing)
     if wrong := [line for f in findings if f.state == "differs" for line in f.lines()]:
         raise TopologyError("at the broker", wrong)
+
+
+async def declared(backend: Backend, topology: Topology, steps: frozenset[float]) -> None:
+    """Make `topology` again; or, given steps, the places where its messages wait these, if they may be missing.
+
+    Raises: as Backend.declare.
+    """
+    if not steps:
+        await backend.declare(topology)
+    elif backend.capabilities.steps_on_demand:
+        await backend.declare(topology.waiting(steps))
+
+
+async def complete(backend: Backend, topology: Topology) -> None:
+    """Make all of `topology`, also what would be made when it is first needed. Raises as Backend.declare."""
+    await declared(backend, topology, frozenset())
+    await declared(backend, topology, frozenset(STEPS))

@@ -13,7 +13,7 @@ from mqkit.app_options import AppOptions, arguments
 from mqkit.arguments import in_batch, many, name_of, several, topic_of, whole
 from mqkit.backend import Backend, BlockingBackend
 from mqkit.dead import AsyncDeadLetters
-from mqkit.declarations import Declarations, settled
+from mqkit.declarations import Declarations, declared, settled
 from mqkit.durations import Duration, seconds
 from mqkit.envelope import seal
 from mqkit.errors import ClosedError, ConfigurationError, ConnectionLost, MessageError, MqkitError
@@ -372,7 +372,7 @@ class Engine:
             emit=self._emit,
             service=f"{settings.service} {settings.version}".strip(),
             grace=settings.grace if grace is None else grace,
-            declare=partial(opened.backend.declare, topology) if settings.declare else None,
+            declare=partial(declared, opened.backend, topology) if settings.declare else None,
             runner=runner,
             heard=partial(bool, self.listeners),
         )

@@ -6,7 +6,7 @@ Free of asyncio: it waits through its ports.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
@@ -17,7 +17,7 @@ from mqkit.handler import Handler, Outcome
 from mqkit.in_flight import InFlight
 from mqkit.ports import Ports
 from mqkit.producer import Producer
-from mqkit.storing import Storing
+from mqkit.storing import Declare, Storing
 from mqkit.telling import QUIET, telling
 from mqkit.verdict import Done, Release
 from mqkit.workers import Runner, Workers
@@ -63,7 +63,7 @@ class Pump:
         emit: Callable[[Event], None],
         service: str,
         grace: float,
-        declare: Callable[[], Awaitable[None]] | None = None,
+        declare: Declare | None = None,
         runner: MakeRunner = Workers,
         heard: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -342,7 +342,7 @@ class Pump:
             return
         if isinstance(error, ConfigurationError) and self._declare is not None:
             try:
-                await self._declare()  # somebody deleted what we work on
+                await self._declare(frozenset())  # somebody deleted what we work on
             except MqkitError as refused:
                 log.warning("%s: cannot be declared again: %s", self._where, refused)
             except Exception:

@@ -1,14 +1,14 @@
 """Keeping copies safe, beside the loop that receives: an outcome comes back from here when its copies are confirmed.
 
 Each place that copies go to has a job of its own while there is something for it, so that one that is full, missing or
-blocked holds up no other. What cannot be stored waits, longer each time; where something is missing it is declared
-again. What changed is logged, and not each try.
+blocked holds up no other. What cannot be stored waits, longer each time; a place that is not known to be there is
+declared before, and again where it turns out to be missing. What changed is logged, and not each try.
 """
 
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import Final, TypeAlias
 
 from mqkit.backend import Recall
 from mqkit.copies import Copies, instead, place, what
@@ -17,6 +17,7 @@ from mqkit.handler import Outcome
 from mqkit.message import Outgoing
 from mqkit.ports import Job, Ports
 from mqkit.producer import Producer
+from mqkit.topology import STEPS
 from mqkit.wrapping import lies_in_the_form
 
 log = logging.getLogger("mqkit")
@@ -30,6 +31,10 @@ LONGEST_WAIT: Final = 5.0
 """Seconds between two tries, as long as each may succeed,"""
 LONGEST_REFUSAL: Final = 60.0
 """and for what the broker refuses."""
+Declare: TypeAlias = Callable[[frozenset[float]], Awaitable[None]]
+"""Makes the group's topology again; or, given steps, only where its messages wait these."""
+WAITING: Final = frozenset({"retry", "delay"})
+"""What is stored (copies.what) where messages wait a step of their way."""
 REFUSED: Final = ("refused", None)
 """The place of messages that no form helps."""
 
@@ -55,12 +60,18 @@ class Shelf:
         self.stir = ports.signal()
         self.job: Job | None = None
 
+    @property
+    def step(self) -> float | None:
+        """Seconds that messages wait at this place, as one step of their way; None: they do not."""
+        kind, delay = self.name
+        return delay if kind in WAITING and isinstance(delay, float) and delay > 0 else None
+
 
 class Storing:
     """The outcomes of one group that need copies, until these are safe.
 
     Args:
-        declare: makes the group's topology again; None if that is not for the app to do.
+        declare: makes what is missing; None if that is not for the app to do.
         on_news: called when there is something to collect.
         where: the group, for the log.
     """
@@ -71,7 +82,7 @@ class Storing:
         copies: Copies,
         producer: Producer,
         ports: Ports,
-        declare: Callable[[], Awaitable[None]] | None,
+        declare: Declare | None,
         on_news: Callable[[], None],
         where: str,
     ) -> None:
@@ -79,6 +90,8 @@ class Storing:
         self._producer = producer
         self._ports = ports
         self._declare = declare
+        self._steps = {*STEPS[:1]}
+        """Those that are known to have a place."""
         self._on_news = on_news
         self._where = where
         self._shelves: dict[tuple[str, object], Shelf] = {}
@@ -177,7 +190,10 @@ class Storing:
             count = len(shelf.out)
             failed: list[tuple[Outcome, MqkitError]]
             try:
+                await self._step_ready(shelf)
                 failed = await self._store(shelf.out)
+            except MqkitError as error:
+                failed = [(outcome, error) for outcome in shelf.out]
             except Exception as error:
                 log.exception("%s: storing %ss met an error in mqkit itself", self._where, shelf.name[0])
                 wrong = BackendError(f"{type(error).__name__}: {error}", retryable=True)
@@ -257,15 +273,25 @@ class Storing:
                 "%s: %d messages stay where they are, their %s could not be stored: %s",
                 self._where, len(stay), shelf.name[0], why,
             )  # fmt: skip
-        if missing and await self._declared_again() and shelf.failures == 1:
+        if missing and await self._declared_again(shelf) and shelf.failures == 1:
             shelf.stir.set()
 
-    async def _declared_again(self) -> bool:
+    async def _step_ready(self, shelf: Shelf) -> None:
+        """Make the place of the step that is waited here, before the first message goes there."""
+        step = shelf.step
+        if self._declare is None or step is None or step in self._steps:
+            return
+        await self._declare(frozenset((step,)))
+        self._steps.add(step)
+
+    async def _declared_again(self, shelf: Shelf) -> bool:
         """Make anew what somebody deleted; whether that was possible."""
         if self._declare is None:
             return False
         try:
-            await self._declare()
+            await self._declare(frozenset())
+            if shelf.step is not None:
+                await self._declare(frozenset((shelf.step,)))
         except MqkitError as refused:
             log.warning("%s: cannot be declared again: %s", self._where, refused)
             return False

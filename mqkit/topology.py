@@ -4,7 +4,7 @@ The names and steps are the same on every broker, so that a delay, a dead letter
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 STEPS: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 600.0, 3600.0)
@@ -65,6 +65,8 @@ class TopicNeed:
     name: str
     groups: frozenset[str] = frozenset()
     options: tuple[object, ...] = ()
+    steps: frozenset[float] | None = None
+    """If given, nothing but the places where messages of these groups wait such a step, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,13 @@ class Topology:
                 merged[need.name] = need
         return Topology(tuple(merged[name] for name in sorted(merged)))
 
+    def waiting(self, steps: Iterable[float]) -> "Topology":
+        """Of this, only the places where messages wait one of `steps`."""
+        return Topology(tuple(replace(need, steps=frozenset(steps)) for need in self.topics))
 
-State: TypeAlias = Literal["present", "missing", "differs"]
+
+State: TypeAlias = Literal["present", "missing", "on-demand", "differs"]
+"""on-demand: it is not there, and an app that may declare makes it when it is first needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,10 @@ class Finding:
     """How the broker's own configuration can lose messages there, a sentence each, with what to do."""
     cautions: tuple[str, ...] = ()
     """What else of the broker's configuration people should know, a sentence each."""
+
+    def lacking(self, *, declare: bool) -> bool:
+        """Whether an app cannot start without it, or, with `declare`, makes it when it starts."""
+        return self.state == "missing" or (self.state == "on-demand" and not declare)
 
     def lines(self) -> list[str]:
         """One line for each difference."""

@@ -59,7 +59,7 @@ async def _from_rabbitmq(url: str, topic: str, group: str, *, shared: bool) -> s
     from mqkit.backends.rabbitmq.turn import PREFIX
 
     own = wanted(Topology((TopicNeed(topic, frozenset({group})),)))
-    ours = [name for name in (queue.name for queue in own.queues) if name.startswith(topic)]
+    ours = [name for name in (queue.name for queue in (*own.queues, *own.later)) if name.startswith(topic)]
     async with await connect(parse_url(url).amqp, timeout=TIMEOUT) as connection:
         channel = await connection.channel()
         for name in (*ours, group_name(f"{PREFIX}{topic}", group)):

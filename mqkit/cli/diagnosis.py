@@ -103,7 +103,7 @@ async def _broker(app: AsyncApp, path: str | None, where: str, found: Diagnosis)
             found.problems += [line for finding in found.findings for line in finding.lines()]
             found.problems += [danger for finding in found.findings for danger in finding.dangers]
             found.cautions += [caution for finding in found.findings for caution in finding.cautions]
-            missing = [finding for finding in found.findings if finding.state == "missing"]
+            missing = [finding for finding in found.findings if finding.lacking(declare=False)]
             if missing and not app.settings.declare:
                 found.problems.append(
                     f"declare is off and {len(missing)} things are missing at the broker: "

@@ -58,7 +58,9 @@ def _show(found: Diagnosis) -> None:
     if found.findings is not None:
         states = [finding.state for finding in found.findings]
         there, missing, differing = (states.count(state) for state in ("present", "missing", "differs"))
-        section("Topology", f"{there} there, {missing} missing, {differing} with other settings")
+        later = states.count("on-demand")
+        made_later = f", {later} made when needed" if later else ""
+        section("Topology", f"{there} there, {missing} missing{made_later}, {differing} with other settings")
     for problem in found.problems:
         tell(Text.assemble(("✗ ", "bold red"), harmless(problem)))
     for caution in found.cautions:

@@ -12,6 +12,7 @@ from mqkit.cli.loading import load_for_tools
 from mqkit.cli.opening import connected
 from mqkit.cli.options import AppPath, AsJson, Url, at
 from mqkit.cli.output import document, section, table, tell
+from mqkit.declarations import complete
 from mqkit.errors import TopologyError
 from mqkit.legible import harmless
 from mqkit.registry import masked
@@ -21,6 +22,7 @@ TO_DO = 2
 DIFFERENT = 3
 ACTIONS: dict[State, tuple[str, str]] = {
     "missing": ("create", "bold green"),
+    "on-demand": ("when needed", "green"),
     "present": ("keep", "dim"),
     "differs": ("differs", "bold red"),
 }
@@ -31,6 +33,8 @@ commands = typer.Typer(name="topology", no_args_is_help=True, help="What an app 
 def plan(app: AppPath, url: Url = None, as_json: AsJson = False) -> None:
     """Show what `apply` would create. Changes nothing.
 
+    What an app makes only when it first needs it is marked, and is nothing that is missing unless declare is off.
+
     Exit code: 0 there is nothing to do, 2 something is missing, 3 something exists with other settings.
 
     Examples:
@@ -40,10 +44,13 @@ def plan(app: AppPath, url: Url = None, as_json: AsJson = False) -> None:
     found = load_for_tools(app, url)
     findings = asyncio.run(_examined(found))
     _show(found, findings, as_json=as_json)
-    missing, wrong = _count(findings, "missing"), _count(findings, "differs")
+    missing = sum(finding.lacking(declare=found.settings.declare) for finding in findings)
+    wrong, later = _count(findings, "differs"), _count(findings, "on-demand") if found.settings.declare else 0
     if not as_json:
         parts = [f"{missing} to create"] * bool(missing) + [f"{wrong} with other settings"] * bool(wrong)
         advice = f": mqkit topology apply {app}{at(url)}" if missing and not wrong else ""
+        if later:
+            tell(f"{later} are made when an app first needs them, or by mqkit topology apply {app}{at(url)}")
         tell(", ".join(parts) + advice if parts else "nothing to do")
     if wrong:
         raise typer.Exit(DIFFERENT)
@@ -52,7 +59,7 @@ def plan(app: AppPath, url: Url = None, as_json: AsJson = False) -> None:
 
 
 def apply(app: AppPath, url: Url = None, as_json: AsJson = False) -> None:
-    """Create what is missing. Never changes or deletes what exists.
+    """Create what is missing, also what an app would make only when it needs it. Never changes what exists.
 
     Exit code: 0 everything is there now, 3 something exists with other settings and was left alone.
 
@@ -61,7 +68,7 @@ def apply(app: AppPath, url: Url = None, as_json: AsJson = False) -> None:
     """
     found = load_for_tools(app, url)
     before, after = asyncio.run(_applied(found))
-    created = [b for b in before if b.state == "missing" and _state(after, b) == "present"]
+    created = [b for b in before if b.lacking(declare=False) and _state(after, b) == "present"]
     wrong = [finding for finding in after if finding.state == "differs"]
     if as_json:
         _show(found, after, as_json=True, created=created)
@@ -85,7 +92,7 @@ async def _applied(app: AsyncApp) -> tuple[Sequence[Finding], Sequence[Finding]]
     async with connected(app) as there:
         before = await there.backend.examine(topology)
         try:
-            await there.backend.declare(topology)
+            await complete(there.backend, topology)
         except TopologyError:
             after = await there.backend.examine(topology)
             if not _count(after, "differs"):

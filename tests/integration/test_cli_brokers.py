@@ -48,7 +48,7 @@ def dead(mqkit: CommandLine, topic: str) -> list[str]:
 
 def test_a_message_goes_its_whole_way(mqkit: CommandLine, topic: str) -> None:
     mqkit("topology", "plan", "shop", code=2)
-    mqkit("topology", "apply", "shop")
+    assert mqkit("topology", "apply", "shop").out.count(f"{topic}.billing.retry.60000ms") == 1
     assert mqkit("topology", "plan", "shop").out.endswith("nothing to do\n")
     assert mqkit("doctor", "shop").out.endswith("all is well\n")
     with mqkit.started("tail", topic, "--json", "--count", "3", "--timeout", "60") as tail:
@@ -86,6 +86,22 @@ def test_a_topology_with_other_settings_is_told_and_left_alone(mqkit: CommandLin
     assert ("wanted 7" if kafka else "wanted topic") in mqkit("topology", "apply", "other", code=3).out
     assert "✗" in mqkit("doctor", "other", code=1).out
     assert mqkit("topology", "plan", "shop").out.endswith("nothing to do\n")
+
+
+def test_what_is_made_on_demand_is_told_apart_from_what_is_missing(
+    tmp_path: Path, topic: str, rabbitmq_broker: Broker
+) -> None:
+    (tmp_path / "shop.py").write_text(SHOP.format(topic=topic, options=""))
+    mqkit = CommandLine(tmp_path, {"MQKIT_URL": rabbitmq_broker.url})
+    mqkit("publish", topic, "{}", "--group", "billing")
+    plan = mqkit("topology", "plan", "shop").out
+    assert plan.count("when needed") == 7
+    assert plan.endswith("7 are made when an app first needs them, or by mqkit topology apply shop\nnothing to do\n")
+    assert "0 missing, 7 made when needed, 0 with other settings" in mqkit("doctor", "shop").out
+    (tmp_path / "mqkit.toml").write_text("declare = false\n")
+    strict = mqkit("topology", "plan", "shop", code=2).out
+    assert strict.endswith("7 to create: mqkit topology apply shop\n")
+    assert "7 things are missing" in mqkit("doctor", "shop", code=1).out
 
 
 def test_what_is_not_there_is_named(mqkit: CommandLine) -> None:

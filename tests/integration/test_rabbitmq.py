@@ -7,6 +7,7 @@ import asyncio
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import pika
 import pika.exceptions
 import pytest
 
-from mqkit import AsyncApp, Topic
+from mqkit import AsyncApp, Retry, Topic
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
 from mqkit.backends.rabbitmq import RabbitTopic, asynchronous, blocking, io_thread, turn
 from mqkit.backends.rabbitmq.channels import Channel
@@ -40,7 +41,7 @@ from mqkit.errors import (
     Unroutable,
 )
 from mqkit.message import Delivery, HeaderValue, Outgoing, WireMessage
-from mqkit.topology import TopicNeed, Topology
+from mqkit.topology import STEPS, TopicNeed, Topology
 from tests.brokers import Broker
 from tests.rabbitmq_api import policy
 from tests.rabbitmq_cleaning import remove_topics
@@ -1118,6 +1119,45 @@ def test_a_publisher_makes_the_queues_of_its_groups_anew(newest: Site) -> None:
     asyncio.run(test())
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+def test_the_queue_of_a_longer_retry_is_made_when_one_waits_there_and_again_when_it_was_deleted(
+    newest: Site, *, deleted: bool
+) -> None:
+    topic = Topic(f"t-{uuid4().hex}", int)
+    retries = f"{topic.name}.g.retry.60000ms"
+
+    async def test() -> None:
+        app = AsyncApp(newest.broker.url)
+
+        @app.subscribe(topic, group="g", retry=Retry(attempts=2, wait_initial=60, wait_jitter=0))
+        async def fail(payload: int) -> None:
+            raise ValueError
+
+        async def state() -> str:
+            return next(one.state for one in await app.examine() if one.name == retries)
+
+        async def waits(number: int) -> None:
+            async def fact() -> bool:
+                return (await app.inspect(topic, "g")).waiting == number
+
+            await until(fact)
+
+        async with app, app.working():
+            assert await state() == "on-demand"
+            assert (await app.inspect(topic, "g")).waiting == 0
+            await app.publish(topic, 1)
+            await waits(1)
+            assert await state() == "present"
+            if deleted:
+                with stranger(newest.broker) as channel:
+                    channel.queue_delete(retries)
+                await waits(0)
+                await app.publish(topic, 2)
+                await waits(1)
+
+    asyncio.run(test())
+
+
 def test_what_the_broker_itself_would_drop_lands_among_the_dead_letters(each: Site) -> None:
     async def test(session: Session) -> None:
         with stranger(each.broker) as channel:
@@ -1322,7 +1362,9 @@ def test_declaring_again_and_at_once_is_harmless(each: Site) -> None:
         topology = Topology((TopicNeed(session.topic + "-many", frozenset({"a", "b"})),))
         backends = [each.backend() for _ in range(5)]
         await asyncio.gather(*(backend.declare(topology) for backend in backends))
-        assert {finding.state for finding in await backends[0].examine(topology)} == {"present"}
+        assert {one.state for one in await backends[0].examine(topology)} == {"present", "on-demand"}
+        await asyncio.gather(*(backend.declare(topology.waiting(STEPS)) for backend in backends))
+        assert {one.state for one in await backends[0].examine(topology)} == {"present"}
         for backend in backends:
             await backend.close()
 
@@ -1335,8 +1377,8 @@ def test_examining_changes_nothing_and_finds_what_is_missing(each: Site) -> None
         topology = Topology((TopicNeed(name, frozenset({"g"})),))
         for _ in range(2):
             found = [one for one in await session.backend.examine(topology) if one.name.startswith(name)]
-            assert {one.state for one in found} == {"missing"}
-            assert [one.kind for one in found].count("queue") == 12
+            assert {one.state for one in found} == {"missing", "on-demand"}
+            assert Counter(one.state for one in found if one.kind == "queue") == {"missing": 5, "on-demand": 7}
             assert {one.kind for one in found} == {"exchange", "queue", "binding"}
 
     at(each, test)
@@ -1352,6 +1394,8 @@ def test_examining_works_without_the_management_api(newest: Site) -> None:
         assert states[f"{session.topic}.g"] == "present"
         assert states[f"{session.topic}-absent.g"] == "missing"
         assert states[f"{session.topic}-absent"] == "missing"
+        assert states[f"{session.topic}-absent.g.retry.500ms"] == "missing"
+        assert states[f"{session.topic}-absent.g.retry.60000ms"] == "on-demand"
         with pytest.raises(ConfigurationError, match="could not look at which groups there are"):
             await backend.groups()
         assert (await backend.inspect(session.topic, "g")).in_flight == 0

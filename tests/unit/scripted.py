@@ -47,6 +47,8 @@ class Scripted:
         self.receivers: list[ScriptedReceiver] = []
         self.senders: list[ScriptedSender] = []
         self.declared = 0
+        self.steps_declared: list[frozenset[float]] = []
+        self.refuse_declare: deque[Exception] = deque()
         self._tokens = 0
 
     def give(self, body: bytes = b"{}", *, key: bytes | None = None, id: str | None = None, **rest: Any) -> int:

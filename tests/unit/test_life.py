@@ -345,7 +345,7 @@ class TestDeath:
             if len(sessions) > 1:
                 return await session(self)
 
-            async def declare() -> None:
+            async def declare(steps: frozenset[float]) -> None:
                 raise ZeroDivisionError
 
             self._declare = declare

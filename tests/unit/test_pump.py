@@ -64,8 +64,13 @@ class Works:
     def prepare(topic: Topic[Any], payload: Any) -> Outgoing:
         return Outgoing(WireMessage(str(payload).encode(), {"ce_id": f"result-{payload}"}), topic.name)
 
-    async def declare(self) -> None:
-        self.backend.declared += 1
+    async def declare(self, steps: frozenset[float]) -> None:
+        if self.backend.refuse_declare:
+            raise self.backend.refuse_declare.popleft()
+        if steps:
+            self.backend.steps_declared.append(steps)
+        else:
+            self.backend.declared += 1
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]

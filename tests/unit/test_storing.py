@@ -150,6 +150,65 @@ def test_a_missing_place_is_declared_again_and_used_at_once(attempts: int) -> No
     pumping(broken, work, retry=Retry(attempts=attempts))
 
 
+@pytest.mark.parametrize(("wait", "steps"), [(0.5, []), (1, [{1.0}]), (60, [{60.0}])])
+def test_a_place_that_is_made_on_demand_is_made_once_before_what_waits_there(
+    wait: float, steps: list[set[float]], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(works: Works) -> None:
+        async def script(batch: Sequence[Outgoing], timeout: float) -> None:
+            if not works.backend.steps_declared and steps:
+                raise PublishError(rejected=dict.fromkeys(range(len(batch)), Unroutable("there is no queue")))
+
+        works.backend.script = script
+        for i in range(3):
+            await works.settled(works.backend.give(id=str(i)))
+        assert [*map(set, works.backend.steps_declared)] == steps
+        assert works.backend.declared == 0
+
+    pumping(broken, work, retry=Retry(attempts=5, wait_initial=wait, wait_jitter=0))
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_each_step_of_a_long_delay_has_its_place_made() -> None:
+    async def work(works: Works) -> None:
+        headers = {"mqkit-left": "80", "mqkit-attempts": "1"}
+        await works.settled(works.backend.give(id="a", returned=True, headers=headers))
+        assert [*map(set, works.backend.steps_declared)] == [{60.0}]
+
+    pumping(fine, work, exact_delay=False)
+
+
+def test_while_a_place_cannot_be_made_what_would_wait_there_stays_and_all_else_goes_on() -> None:
+    async def work(works: Works) -> None:
+        works.backend.refuse_declare.extend([BackendError("the broker makes no queue now", retryable=True)] * 2)
+        bad = works.backend.give(b'"bad"', id="bad")
+        good = works.backend.give(b'"good"', id="good")
+        await works.settled(good)
+        assert bad not in works.backend.of("done")
+        assert not works.backend.of("sent")
+        await works.settled(bad)
+        assert [*map(set, works.backend.steps_declared)] == [{60.0}]
+
+    pumping(bad_or_good, work, retry=Retry(attempts=5, wait_initial=60, wait_jitter=0), concurrency=1)
+
+
+def test_a_place_of_a_step_that_somebody_deleted_is_made_again_and_used_at_once() -> None:
+    async def work(works: Works) -> None:
+        await works.settled(works.backend.give(id="before"))
+        there = len(works.backend.steps_declared)
+
+        async def script(batch: Sequence[Outgoing], timeout: float) -> None:
+            if len(works.backend.steps_declared) == there:
+                raise PublishError(rejected=dict.fromkeys(range(len(batch)), Unroutable("somebody deleted it")))
+
+        works.backend.script = script
+        started = asyncio.get_running_loop().time()
+        await works.settled(works.backend.give(id="after"))
+        assert asyncio.get_running_loop().time() - started < 0.5
+
+    pumping(broken, work, retry=Retry(attempts=5, wait_initial=60, wait_jitter=0))
+
+
 def test_a_dead_letter_takes_its_last_form_when_no_other_is_taken() -> None:
     async def work(works: Works) -> None:
         works.backend.script = refusing(TOO_LARGE, lambda outgoing: "mqkit-wrapped" not in outgoing.message.headers)

@@ -17,6 +17,7 @@ __all__ = ["CAPABILITIES", "SPEC", "RabbitTopic", "mqkit_backends"]
 CAPABILITIES = Capabilities(
     remote=True,
     exact_delay=False,
+    steps_on_demand=True,
     typed_headers=True,
     attribute_prefix="cloudEvents_",
     max_message_bytes=16_777_216,

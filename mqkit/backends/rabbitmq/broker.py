@@ -105,21 +105,41 @@ class RabbitBroker:
     async def inspect(self, topic: str, group: str) -> Counts:
         """As Backend.inspect."""
         link = await self._link("receiving")
-        waiting = [retry_name(topic, group, delay) for delay in STEPS]
+        first, *longer = (retry_name(topic, group, delay) for delay in STEPS)
         channel = await link.channel()
         try:
             async with link.calling():
                 queue = await channel.queue_declare(group_name(topic, group), passive=True)
-                dead, *steps = [
+                dead, waiting = [
                     (await channel.queue_declare(name, passive=True)).messages
-                    for name in (dead_name(topic, group), *waiting)
+                    for name in (dead_name(topic, group), first)
                 ]
         except NotFound as error:
             raise ConfigurationError(await self._no_group(topic, group)) from error
         finally:
             await link.drop(channel)
+        waiting += await self._waiting(link, topic, group, longer)
         out = await self._in_flight(group_name(topic, group)) if queue.consumers else 0
-        return Counts(queue.messages, out, sum(steps), dead)
+        return Counts(queue.messages, out, waiting, dead)
+
+    async def _waiting(self, link: Link, topic: str, group: str, queues: Sequence[str]) -> int:
+        """Messages in those of `queues`, of one group, that are there. RabbitMQ logs each question after one that is
+        not, so the management API is asked first, where it answers.
+        """
+        known = await self._management.queues_like(f"{group_name(topic, group)}.retry.")
+        count = 0
+        for name in queues:
+            if known is not None and name not in known:
+                continue
+            channel = await link.channel()
+            try:
+                async with link.calling():
+                    count += (await channel.queue_declare(name, passive=True)).messages
+            except NotFound:
+                pass  # nothing waited so long yet
+            finally:
+                await link.drop(channel)
+        return count
 
     async def _in_flight(self, queue: str) -> int | None:
         """Of a queue that has consumers; AMQP does not tell, and the management API is a few seconds late."""

@@ -87,20 +87,26 @@ class Declaring:
             self._management.policies(),
         )
         findings: list[Finding] = []
+        all_queues = (*wanted.queues, *wanted.later)
         if exchanges is not None:
             findings += [_examined_exchange(exchange, exchanges.get(exchange.name)) for exchange in wanted.exchanges]
         else:
             findings += await self._each(wanted.exchanges, _look_for_exchange)
         if queues is not None:
-            findings += [_examined_queue(queue, queues.get(queue.name)) for queue in wanted.queues]
+            findings += [_examined_queue(queue, queues.get(queue.name)) for queue in all_queues]
         else:
-            findings += await self._each(wanted.queues, _look_for_queue)
-        told = {queue.name: dangers(queue, policies or ()) for queue in wanted.queues}
+            findings += await self._each(all_queues, _look_for_queue)
+        told = {queue.name: dangers(queue, policies or ()) for queue in all_queues}
         findings = [
             replace(finding, dangers=told[finding.name]) if finding.kind == "queue" else finding for finding in findings
         ]
         if findings and (unseen := self._unseen(policies, queues, exchanges)):
             findings[0] = replace(findings[0], cautions=unseen)
+        later = {queue.name for queue in wanted.later}
+        findings = [
+            replace(finding, state="on-demand") if finding.state == "missing" and finding.name in later else finding
+            for finding in findings
+        ]
         missing = {finding.name for finding in findings if finding.state == "missing"}
         findings += [_examined_binding(binding, bindings, missing) for binding in wanted.bindings]
         return findings

@@ -69,6 +69,14 @@ class Management:
         """Name and arguments of all queues, by name."""
         return _by_name(await self._get(f"queues/{self._vhost}?columns=name,arguments&disable_stats=true"))
 
+    async def queues_like(self, part: str) -> frozenset[str] | None:
+        """Names of the queues, up to 500, that have `part` in theirs."""
+        query = f"page=1&page_size=500&name={quote(part, safe='')}&columns=name&disable_stats=true"
+        found = await self._get(f"queues/{self._vhost}?{query}")
+        if not isinstance(found, dict):
+            return None
+        return frozenset(item["name"] for item in found["items"])
+
     async def exchanges(self) -> dict[str, dict[str, Any]] | None:
         """Name, type and arguments of all exchanges, by name."""
         return _by_name(

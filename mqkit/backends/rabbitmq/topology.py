@@ -91,6 +91,8 @@ class Wanted:
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
     bindings: tuple[Binding, ...]
+    later: tuple[Queue, ...] = ()
+    """What is made when it is first needed: a broker with many groups would pay for them all day."""
 
 
 def wanted(topology: Topology) -> Wanted:
@@ -102,13 +104,19 @@ def wanted(topology: Topology) -> Wanted:
     exchanges: dict[Exchange, None] = {}
     queues: dict[Queue, None] = {}
     bindings: dict[Binding, None] = {}
+    later: dict[Queue, None] = {}
     for need in topology.topics:
         options = topic_options(need.options)
         exchange = options.exchange or need.name
         _check_names(need, exchange)
+        if need.steps is not None:
+            for group in sorted(need.groups):
+                queues |= dict.fromkeys(_retry_queues(need.name, group, sorted(need.steps), options))
+            continue
         exchanges[Exchange(exchange, options.exchange_type)] = None
         for group in sorted(need.groups):
             queues |= dict.fromkeys(_group_queues(need.name, group, options))
+            later |= dict.fromkeys(_retry_queues(need.name, group, STEPS[1:], options))
             entry, kept = entry_exchange(need.name, group), kept_exchange(need.name, group)
             exchanges |= {Exchange(kept): None, Exchange(entry, "fanout", (("alternate-exchange", kept),)): None}
             bindings |= {
@@ -123,7 +131,7 @@ def wanted(topology: Topology) -> Wanted:
             bindings |= dict.fromkeys(
                 Binding(delay_exchange(delay), delay_exchange(delay), "queue", need.name) for delay in STEPS
             )
-    if topology.topics:
+    if any(need.steps is None for need in topology.topics):
         exchanges[Exchange(DELAYED, "direct")] = None
         exchanges[Exchange(UNCLAIMED)] = None
         exchanges[Exchange(DUE, "direct", (("alternate-exchange", UNCLAIMED),))] = None
@@ -131,7 +139,7 @@ def wanted(topology: Topology) -> Wanted:
         queues[_waiting(UNCLAIMED, LONGEST_UNCLAIMED, DELAYED, None, RabbitTopic())] = None
         queues |= dict.fromkeys(_waiting(delay_exchange(delay), delay, DUE, None, RabbitTopic()) for delay in STEPS)
         bindings[Binding(UNCLAIMED, UNCLAIMED, "queue")] = None
-    return Wanted(tuple(exchanges), tuple(queues), tuple(bindings))
+    return Wanted(tuple(exchanges), tuple(queues), tuple(bindings), tuple(later))
 
 
 def _check_names(need: TopicNeed, exchange: str) -> None:
@@ -172,8 +180,7 @@ def _group_queues(topic: str, group: str, options: RabbitTopic) -> Iterable[Queu
         *_dead_lettering("", dead),
         held,
     )
-    for delay in STEPS:
-        yield _waiting(retry_name(topic, group, delay), delay, "", name, options)
+    yield from _retry_queues(topic, group, STEPS[:1], options)
     yield _quorum(
         group_name(topic, notes_group(group)),
         options,
@@ -182,6 +189,11 @@ def _group_queues(topic: str, group: str, options: RabbitTopic) -> Iterable[Queu
         ("x-overflow", "reject-publish"),
         held,
     )
+
+
+def _retry_queues(topic: str, group: str, steps: Iterable[float], options: RabbitTopic) -> Iterable[Queue]:
+    for delay in steps:
+        yield _waiting(retry_name(topic, group, delay), delay, "", group_name(topic, group), options)
 
 
 def _waiting(name: str, delay: float, exchange: str, key: str | None, options: RabbitTopic) -> Queue:

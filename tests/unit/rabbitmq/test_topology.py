@@ -30,7 +30,7 @@ NEED = Topology((TopicNeed("shop.cds", frozenset({"billing"})),))
 
 
 def test_no_queue_can_drop_a_message() -> None:
-    for queue in wanted(NEED).queues:
+    for queue in (*wanted(NEED).queues, *wanted(NEED).later):
         arguments = dict(queue.arguments)
         assert arguments["x-queue-type"] == "quorum"
         assert arguments["x-overflow"] == "reject-publish", queue.name
@@ -43,15 +43,29 @@ def test_no_queue_can_drop_a_message() -> None:
             assert arguments["x-delivery-limit"] == 1_000_000_000, queue.name
 
 
-def test_a_group_has_its_queue_its_dead_letters_its_notes_and_a_queue_for_each_step() -> None:
+def test_a_group_has_its_queue_its_dead_letters_its_notes_and_a_queue_for_the_first_step() -> None:
     names = {queue.name for queue in wanted(NEED).queues if queue.name.startswith("shop.cds.")}
-    steps = {f"shop.cds.billing.retry.{step * 1000:.0f}ms" for step in STEPS}
     names.remove("shop.cds.delay.due")
-    assert names == {"shop.cds.billing", "shop.cds.billing.dlq", "shop.cds.billing.retry.notes"} | steps
+    assert names == {f"shop.cds.billing{part}" for part in ("", ".dlq", ".retry.notes", ".retry.500ms")}
+
+
+def test_the_queues_of_longer_steps_are_made_later_each_as_it_would_be_with_all() -> None:
+    found = wanted(NEED)
+    assert [queue.name for queue in found.later] == [
+        f"shop.cds.billing.retry.{step * 1000:.0f}ms" for step in STEPS[1:]
+    ]
+    alone = wanted(NEED.waiting({60.0, 2.0}))
+    assert alone.queues == tuple(queue for queue in found.later if queue.name.endswith((".2000ms", ".60000ms")))
+    assert (alone.exchanges, alone.bindings, alone.later) == ((), (), ())
+    first = [queue for queue in found.queues if queue.name.endswith(".500ms") and "retry" in queue.name]
+    assert list(wanted(NEED.waiting(STEPS)).queues) == [*first, *found.later]
+    sized = Topology((TopicNeed("shop.cds", frozenset({"billing"}), (RabbitTopic(quorum_group_size=5),)),))
+    for queue in wanted(sized.waiting(STEPS)).queues:
+        assert ("x-quorum-initial-group-size", 5) in queue.arguments
 
 
 def test_what_waits_goes_back_to_its_group_alone() -> None:
-    for queue in wanted(NEED).queues:
+    for queue in (*wanted(NEED).queues, *wanted(NEED).later):
         if ".retry." in queue.name and not queue.name.endswith(".notes"):
             arguments = dict(queue.arguments)
             assert (arguments["x-dead-letter-exchange"], arguments["x-dead-letter-routing-key"]) == (
@@ -187,7 +201,7 @@ def test_a_topic_may_have_an_exchange_of_another_name() -> None:
 
 def test_every_place_that_is_used_is_declared() -> None:
     found = wanted(Topology((TopicNeed("cds", frozenset({"g"})),)))
-    queues = {queue.name for queue in found.queues}
+    queues = {queue.name for queue in (*found.queues, *found.later)}
     exchanges = {exchange.name for exchange in found.exchanges}
     for delay in (0, *STEPS, 0.1, 7, 1e6):
         for group in ("g", None):
