@@ -40,6 +40,8 @@ async def ended(ports: Ports, stopped: Sequence[tuple[Pump, Job]]) -> None:
     while left:
         for i in left:
             pump, job = stopped[i]
+            if await job.over(0):
+                continue  # while the others were looked at
             now = ports.monotonic()
             if pump.running and now - began < pump.grace:
                 quiet[i] = now

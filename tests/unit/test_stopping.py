@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -115,6 +116,23 @@ def test_pumps_that_cannot_connect_are_not_waited_for_one_after_the_other() -> N
         assert await work.stopped() < OPENING + 0.5
 
     working(act)
+
+
+def test_a_pump_that_has_ended_while_others_were_looked_at_is_not_taken_for_one_that_hangs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def act(work: Work) -> None:
+        for turns, receiver in enumerate(work.backend.receivers):
+            receiver.close = partial(slowly, turns)  # type: ignore[method-assign]
+        await work.stopped()
+
+    async def slowly(turns: int) -> None:
+        await asyncio.sleep(OPENING + 1)
+        for _ in range(3 * turns):  # so that they end one after the other, within one look
+            await asyncio.sleep(0)
+
+    working(act, number=100)
+    assert "does not answer" not in caplog.text
 
 
 def test_pumps_whose_broker_hangs_in_a_good_bye_are_left_all_at_once() -> None:
