@@ -16,7 +16,7 @@ import pika
 import pytest
 
 from mqkit.backend import Settlement, Subscription
-from mqkit.backends.rabbitmq import aiormq_driver, pika_driver
+from mqkit.backends.rabbitmq import aiormq_driver, consuming, pika_driver
 from mqkit.backends.rabbitmq.asynchronous import RabbitBackend
 from mqkit.backends.rabbitmq.channels import Channel, Declared
 from mqkit.backends.rabbitmq.consuming import RabbitReceiver
@@ -233,8 +233,19 @@ async def publish_many(group: Group) -> None:
     await group.publish(*(message(b"%d" % number, key=b"%d" % number) for number in range(MANY)))
 
 
-def test_when_a_session_is_closed_the_notes_of_all_that_is_done_are_gone(any_broker: Broker) -> None:
-    """Each second one was acknowledged in a frame of its own, and the channel kept most of these back."""
+@pytest.mark.parametrize("alone", [False, True])
+def test_when_a_session_is_closed_the_notes_of_all_that_is_done_are_gone(
+    any_broker: Broker, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    """Each second one was acknowledged in a frame of its own, and the channel kept most of these back.
+
+    Alone: without the wait for the channel of the messages, which gives that of the notes time.
+    """
+
+    async def at_once(*_: object) -> None: ...
+
+    if alone:
+        monkeypatch.setattr(consuming, "acted_upon", at_once)
 
     async def test(group: Group) -> None:
         await publish_many(group)
@@ -245,6 +256,8 @@ def test_when_a_session_is_closed_the_notes_of_all_that_is_done_are_gone(any_bro
         await receiver.close()
         with stranger(any_broker) as channel:
             assert lying_now(channel, group.notes) == MANY // 2
+        if alone:
+            return
         receiver = await group.member(prefetch=MANY)
         assert {one.spent for one in await collect(receiver, MANY // 2)} == {1}
         await receiver.close()
