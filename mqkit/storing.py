@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from mqkit.backend import Recall
 from mqkit.copies import Copies, instead, place, what
-from mqkit.errors import BackendError, ClosedError, MqkitError, Unroutable
+from mqkit.errors import BackendError, ClosedError, MqkitError, TopologyError, Unroutable
 from mqkit.handler import Outcome
 from mqkit.message import Outgoing
 from mqkit.ports import Job, Ports
@@ -277,12 +277,22 @@ class Storing:
             shelf.stir.set()
 
     async def _step_ready(self, shelf: Shelf) -> None:
-        """Make the place of the step that is waited here, before the first message goes there."""
+        """Make the place of the step that is waited here, before the first message goes there.
+
+        Raises:
+            TopologyError: it is there, and may not keep what waits.
+        """
         step = shelf.step
         if self._declare is None or step is None or step in self._steps:
             return
-        await self._declare(frozenset((step,)))
-        self._steps.add(step)
+        try:
+            await self._declare(frozenset((step,)))
+        except TopologyError:
+            raise
+        except MqkitError as error:  # it may be there all the same; if not, that is told
+            log.debug("%s: no place could be made for a step of %g s: %s", self._where, step, error)
+        else:
+            self._steps.add(step)
 
     async def _declared_again(self, shelf: Shelf) -> bool:
         """Make anew what somebody deleted; whether that was possible."""

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from mqkit import pump
-from mqkit.errors import AuthenticationFailed, BackendError, MessageTooLarge, MqkitError, PublishError, Unroutable
+from mqkit.errors import (
+    AuthenticationFailed,
+    BackendError,
+    MessageTooLarge,
+    MqkitError,
+    PublishError,
+    TopologyError,
+    Unroutable,
+)
 from mqkit.message import Message, Outgoing, WireMessage
 from mqkit.retry import Retry
 from mqkit.storing import STORE_TIMEOUT
@@ -180,6 +188,11 @@ def test_each_step_of_a_long_delay_has_its_place_made() -> None:
 
 def test_while_a_place_cannot_be_made_what_would_wait_there_stays_and_all_else_goes_on() -> None:
     async def work(works: Works) -> None:
+        async def script(batch: Sequence[Outgoing], timeout: float) -> None:
+            if not works.backend.steps_declared:
+                raise PublishError(rejected=dict.fromkeys(range(len(batch)), Unroutable("there is no queue")))
+
+        works.backend.script = script
         works.backend.refuse_declare.extend([BackendError("the broker makes no queue now", retryable=True)] * 2)
         bad = works.backend.give(b'"bad"', id="bad")
         good = works.backend.give(b'"good"', id="good")
@@ -190,6 +203,21 @@ def test_while_a_place_cannot_be_made_what_would_wait_there_stays_and_all_else_g
         assert [*map(set, works.backend.steps_declared)] == [{60.0}]
 
     pumping(bad_or_good, work, retry=Retry(attempts=5, wait_initial=60, wait_jitter=0), concurrency=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "stored"),
+    [(AuthenticationFailed("may not declare"), True), (TopologyError("it has", ["a limit"]), False)],
+)
+def test_a_place_that_is_there_is_used_where_it_may_not_be_declared_but_not_with_other_settings(
+    error: MqkitError, *, stored: bool
+) -> None:
+    async def work(works: Works) -> None:
+        works.backend.refuse_declare.append(error)
+        await works.settled(works.backend.give(id="a"))
+        assert len(works.backend.steps_declared) == (0 if stored else 1)
+
+    pumping(broken, work, retry=Retry(attempts=5, wait_initial=60, wait_jitter=0))
 
 
 def test_a_place_of_a_step_that_somebody_deleted_is_made_again_and_used_at_once() -> None:
