@@ -274,9 +274,7 @@ class Backend(Protocol):
     async def open_receiver(self, subscription: Subscription, notify: Notify) -> Receiver:
         """A new session for receiving what `subscription` names, which was declared before.
 
-        Raises:
-            ConnectionLost, AuthenticationFailed
-            ConfigurationError: it does not exist.
+        Raises ConnectionLost, AuthenticationFailed, and ConfigurationError if it does not exist.
         """
         ...
 
