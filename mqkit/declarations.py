@@ -1,7 +1,8 @@
 """What an app has declared at its broker: all of its topology when it opens, and what it publishes to first later."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, TypeAlias
 
 from mqkit.backend import Backend
 from mqkit.errors import BackendError, ConnectionLost, MqkitError, TopologyError, Unroutable
@@ -11,6 +12,12 @@ from mqkit.producer import Producer
 from mqkit.topic import Topic
 from mqkit.topology import STEPS, TopicNeed, Topology
 
+log = logging.getLogger("mqkit")
+
+Declare: TypeAlias = Callable[[frozenset[float]], Awaitable[None]]
+"""Makes the group's topology again; or, given steps, only where its messages wait these."""
+TRIES: Final = 6
+"""How often what was deleted is made again at once, while more of it is being deleted."""
 LONGEST_WAIT: Final = 2.0
 """Seconds between two tries to declare a topic while the broker is away; the first pauses are shorter."""
 
@@ -35,11 +42,19 @@ class Declarations:
     Args:
         known: topics that were declared already.
         declare: whether that is for the app to do; if not, `send` only sends.
+        topology: tells what else the app needs, so also which groups of a topic it works for.
     """
 
-    def __init__(self, known: Iterable[Topic[Any]] = (), *, declare: bool = True) -> None:
+    def __init__(
+        self,
+        known: Iterable[Topic[Any]] = (),
+        *,
+        declare: bool = True,
+        topology: Callable[[], Topology] = Topology,
+    ) -> None:
         self._known = set(known)
         self._declare = declare
+        self._topology = topology
         self._under_way: dict[Topic[Any], _UnderWay] = {}
 
     async def send(
@@ -63,13 +78,17 @@ class Declarations:
             timeout = max(0.0, until - ports.monotonic())
         errors = await producer.send(batch, timeout)
         nowhere = [i for i, error in errors.items() if isinstance(error, Unroutable)]
-        if nowhere and topic.groups and backend.capabilities.routing_checked:
+        if nowhere and backend.capabilities.routing_checked and any(need.groups for need in self._needs(topic).topics):
             self._known.discard(topic)
             await self.ensure(backend, ports, topic, max(0.0, until - ports.monotonic()))
             again = await producer.send([batch[i] for i in nowhere], max(0.0, until - ports.monotonic()))
             errors = {i: error for i, error in errors.items() if i not in nowhere}
             errors |= {nowhere[i]: error for i, error in again.items()}
         return errors
+
+    def _needs(self, topic: Topic[Any]) -> Topology:
+        own = TopicNeed(topic.name, frozenset(topic.groups), topic.options)
+        return Topology((own,)).including(need for need in self._topology().topics if need.name == topic.name)
 
     async def ensure(self, backend: Backend, ports: Ports, topic: Topic[Any], timeout: float) -> None:
         """Declare `topic`, once, however many ask for it at the same time; while the broker is away, try again.
@@ -100,13 +119,12 @@ class Declarations:
 
     async def _make(self, backend: Backend, ports: Ports, topic: Topic[Any], under_way: _UnderWay) -> None:
         """Until it is there, or nobody waits for it any more."""
-        need = TopicNeed(topic.name, frozenset(topic.groups), topic.options)
         wait = LONGEST_WAIT / 32
         under_way.error = ConnectionLost(f"declaring topic {topic.name!r} was interrupted")
         try:
             while True:
                 try:
-                    await backend.declare(Topology((need,)))
+                    await backend.declare(self._needs(topic))
                 except Exception as error:
                     if not (isinstance(error, BackendError) and error.retryable and under_way.waiters):
                         raise
@@ -158,6 +176,28 @@ async def declared(backend: Backend, topology: Topology, steps: frozenset[float]
         await backend.declare(topology)
     elif backend.capabilities.steps_on_demand:
         await backend.declare(topology.waiting(steps))
+
+
+async def made_anew(declare: Declare, where: str, stopping: Signal) -> None:
+    """Make what somebody deleted; what is wrong is logged, and nothing is raised.
+
+    Args:
+        where: the group, for the log.
+        stopping: is set when it is not worth waiting any more.
+    """
+    for attempt in range(TRIES):
+        try:
+            return await declare(frozenset())
+        except MqkitError as refused:
+            log.warning("%s: cannot be declared again: %s", where, refused)
+            if isinstance(refused, ConnectionLost) or not getattr(refused, "retryable", False):
+                return None
+        except Exception:
+            log.exception("%s: declaring it again met an error in mqkit itself", where)
+            return None
+        if await stopping.wait(LONGEST_WAIT / 2.0 ** (TRIES - attempt)):
+            return None
+    return None
 
 
 async def complete(backend: Backend, topology: Topology) -> None:

@@ -162,7 +162,7 @@ class Engine:
         try:
             description = await backend.connect(settings.connect_timeout)
             await settled(backend, self.topology(), declare=settings.declare)
-            self._declarations = Declarations(self._codecs, declare=settings.declare)
+            self._declarations = Declarations(self._codecs, declare=settings.declare, topology=self.topology)
             producer = Producer(backend, ports, self._producer_changed)
             producer.start()
         except BaseException:

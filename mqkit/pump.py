@@ -11,13 +11,14 @@ from typing import Any, Literal, TypeAlias
 
 from mqkit.backend import Backend, Receiver, Settlement, Subscription
 from mqkit.copies import Copies, needs_copy
+from mqkit.declarations import Declare, made_anew
 from mqkit.errors import BackendError, ConfigurationError, ConnectionLost, LeaseLost, MqkitError
 from mqkit.events import Event, Kind
 from mqkit.handler import Handler, Outcome
 from mqkit.in_flight import InFlight
 from mqkit.ports import Ports
 from mqkit.producer import Producer
-from mqkit.storing import Declare, Storing
+from mqkit.storing import Storing
 from mqkit.telling import QUIET, telling
 from mqkit.verdict import Done, Release
 from mqkit.workers import Runner, Workers
@@ -341,12 +342,7 @@ class Pump:
         if self._stop:
             return
         if isinstance(error, ConfigurationError) and self._declare is not None:
-            try:
-                await self._declare(frozenset())  # somebody deleted what we work on
-            except MqkitError as refused:
-                log.warning("%s: cannot be declared again: %s", self._where, refused)
-            except Exception:
-                log.exception("%s: declaring it again met an error in mqkit itself", self._where)
+            await made_anew(self._declare, self._where, self._stopping)  # somebody deleted what we work on
         if failures:
             wait = min(5.0, 0.05 * 2.0 ** min(failures, 10)) * (0.5 + self._ports.draw() / 2)
             await self._stopping.wait(wait)

@@ -7,11 +7,12 @@ declared before, and again where it turns out to be missing. What changed is log
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from mqkit.backend import Recall
 from mqkit.copies import Copies, instead, place, what
+from mqkit.declarations import Declare
 from mqkit.errors import BackendError, ClosedError, MqkitError, TopologyError, Unroutable
 from mqkit.handler import Outcome
 from mqkit.message import Outgoing
@@ -31,8 +32,6 @@ LONGEST_WAIT: Final = 5.0
 """Seconds between two tries, as long as each may succeed,"""
 LONGEST_REFUSAL: Final = 60.0
 """and for what the broker refuses."""
-Declare: TypeAlias = Callable[[frozenset[float]], Awaitable[None]]
-"""Makes the group's topology again; or, given steps, only where its messages wait these."""
 WAITING: Final = frozenset({"retry", "delay"})
 """What is stored (copies.what) where messages wait a step of their way."""
 REFUSED: Final = ("refused", None)

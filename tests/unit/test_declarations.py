@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from mqkit.declarations import Declarations
+from mqkit.declarations import TRIES, Declarations, made_anew
 from mqkit.errors import BackendError, ConnectionLost, PublishError, TopologyError, Unroutable
 from mqkit.message import Outgoing, WireMessage
 from mqkit.producer import Producer
 from mqkit.topic import Topic
-from mqkit.topology import Topology
+from mqkit.topology import TopicNeed, Topology
 from tests.unit.scripted import Script, Scripted
 from tests.unit.virtual_time import VirtualPorts, run
 
@@ -25,9 +25,11 @@ class Slow(Scripted):
         super().__init__()
         self.seconds = seconds
         self.failures = failures or []
+        self.asked: list[Topology] = []
 
     async def declare(self, topology: Topology) -> None:
         self.declared += 1
+        self.asked.append(topology)
         await asyncio.sleep(self.seconds)
         if self.failures:
             raise self.failures.pop(0)
@@ -131,24 +133,33 @@ def unroutable(times: int) -> Script:
 
 
 @pytest.mark.parametrize(
-    ("topic", "checked", "times", "left", "declared"),
+    ("topic", "others", "checked", "times", "left", "declared"),
     [
-        (ORDERS, True, 1, {}, 2),
-        (ORDERS, True, 9, {1}, 2),
-        (ORDERS, False, 1, {1}, 1),
-        (Topic("orders", dict), True, 1, {1}, 1),
+        (ORDERS, "elsewhere", True, 1, {}, 2),
+        (ORDERS, "elsewhere", True, 9, {1}, 2),
+        (ORDERS, "elsewhere", False, 1, {1}, 1),
+        (Topic("orders", dict), "elsewhere", True, 1, {1}, 1),
+        (Topic("orders", dict), "orders", True, 1, {}, 2),
     ],
-    ids=["is declared again", "but once", "not where a topic keeps its messages", "not without a group"],
+    ids=[
+        "is declared again",
+        "but once",
+        "not where a topic keeps its messages",
+        "not without a group",
+        "with the groups that the app works for itself",
+    ],
 )
 def test_a_topic_whose_queues_somebody_deleted(
     topic: Topic[object],
+    others: str,
     checked: bool,
     times: int,
     left: set[int],
     declared: int,
 ) -> None:
     async def main() -> None:
-        backend, ports, declarations = Slow(), VirtualPorts(), Declarations()
+        own = Topology((TopicNeed(others, frozenset(["shipping"])),))
+        backend, ports, declarations = Slow(), VirtualPorts(), Declarations(topology=lambda: own)
         backend.capabilities = replace(backend.capabilities, routing_checked=checked)
         backend.script = unroutable(times)
         producer = Producer(backend, ports)
@@ -157,7 +168,36 @@ def test_a_topic_whose_queues_somebody_deleted(
         errors = await declarations.send(backend, ports, producer, topic, batch, 30)
         assert errors.keys() == set(left)
         assert backend.declared == declared
+        assert all(("shipping" in need.groups) == (others == need.name) for one in backend.asked for need in one.topics)
         await producer.close()
+        ports.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("failures", "declared"),
+    [
+        ([], 1),
+        ([BackendError("it changed meanwhile", retryable=True)] * 3, 4),
+        ([BackendError("it changed meanwhile", retryable=True)] * 100, TRIES),
+        ([ConnectionLost("cut")] * 3, 1),
+        ([TopologyError("it is there", ["otherwise"])] * 3, 1),
+        ([ZeroDivisionError()] * 3, 1),
+    ],
+    ids=["once", "while more is being deleted", "to an end", "not without a connection", "not in vain", "not blindly"],
+)
+def test_what_somebody_deleted_is_made_anew(failures: list[Exception], declared: int) -> None:
+    async def main() -> None:
+        backend, ports = Slow(failures=failures), VirtualPorts()
+
+        async def declare(steps: frozenset[float]) -> None:
+            assert not steps
+            await backend.declare(Topology())
+
+        await made_anew(declare, "orders.billing", ports.signal())
+        assert backend.declared == declared
+        assert now() < 5
         ports.close()
 
     run(main())

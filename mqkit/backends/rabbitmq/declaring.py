@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from mqkit.backends.rabbitmq.channels import Channel, NotFound, PreconditionFailed
+from mqkit.backends.rabbitmq.channels import Channel, ChannelClosed, NotFound, PreconditionFailed
 from mqkit.backends.rabbitmq.link import Link
 from mqkit.backends.rabbitmq.management import Management
 from mqkit.backends.rabbitmq.policies import dangers
@@ -19,7 +19,7 @@ from mqkit.backends.rabbitmq.topology import (
     differences,
     exchange_differences,
 )
-from mqkit.errors import TopologyError
+from mqkit.errors import BackendError, TopologyError
 from mqkit.topology import Difference, Finding, State
 
 log = logging.getLogger("mqkit")
@@ -46,6 +46,7 @@ class Declaring:
 
         Raises:
             TopologyError: some of it is there with other settings; that is left alone.
+            BackendError: some of it was deleted meanwhile; to be asked again.
         """
         refused = [
             *await self._each(wanted.exchanges, self._declare_exchange, "exchanges are declared"),
@@ -147,8 +148,14 @@ class Declaring:
                     if channel.is_closed:
                         await self._link.drop(channel)
                         channel = await self._link.channel()
-                    async with self._link.calling(PATIENCE):
-                        results[position] = await do(channel, item)
+                    try:
+                        async with self._link.calling(PATIENCE):
+                            results[position] = await do(channel, item)
+                    except ChannelClosed as error:
+                        raise BackendError(
+                            f"RabbitMQ at {self._link.url.where} changed while its things were declared: {error}",
+                            retryable=True,
+                        ) from error
                     tell()
             except BaseException:
                 left.clear()

@@ -6,13 +6,13 @@ from typing import Any, cast
 
 import pytest
 
-from mqkit.backends.rabbitmq.channels import Declared
+from mqkit.backends.rabbitmq.channels import Declared, NotFound
 from mqkit.backends.rabbitmq.declaring import CHANNELS, PATIENCE, Declaring
 from mqkit.backends.rabbitmq.link import Link
 from mqkit.backends.rabbitmq.management import Management
 from mqkit.backends.rabbitmq.options import parse_url
 from mqkit.backends.rabbitmq.topology import Wanted, wanted
-from mqkit.errors import ConnectionLost
+from mqkit.errors import BackendError, ConnectionLost
 from mqkit.topology import TopicNeed, Topology
 from tests.unit.virtual_time import run
 
@@ -98,6 +98,16 @@ def test_what_is_never_answered_ends_it_in_the_time_of_one_thing() -> None:
         return asyncio.get_running_loop().time()
 
     assert run(main()) == PATIENCE
+
+
+def test_what_is_deleted_while_it_is_declared_is_to_be_declared_again() -> None:
+    class Emptied(Scribe):
+        async def queue_bind(self, queue: str, exchange: str, routing_key: str) -> None:
+            raise NotFound("NOT_FOUND - no exchange")
+
+    with pytest.raises(BackendError, match="changed while its things were declared: NOT_FOUND") as caught:
+        run(declared(Topology((TopicNeed("orders", frozenset({"g"})),)), Emptied()))
+    assert caught.value.retryable
 
 
 def test_nothing_wanted_is_nothing_asked() -> None:
