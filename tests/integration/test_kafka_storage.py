@@ -4,13 +4,16 @@ It forgets them by default a week after the group's last member has left; that i
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it does
 
-from mqkit.backend import Counts
+from mqkit.backend import Counts, Subscription
+from mqkit.backends.kafka.client import KafkaBackend
+from mqkit.topology import Topology
 from tests.brokers import Broker
 from tests.kafka_session import PATIENCE, Session, bodies, done, nothing, take, wait_until
 
@@ -96,6 +99,28 @@ def settle_letters(session: Session, *settled: int) -> None:
     assert not receiver.receive(1, 1), "as many as are counted"
     receiver.settle(done(*(there[number] for number in settled)))
     receiver.close()
+
+
+def test_what_others_settled_counts_where_the_topic_that_tells_of_it_was_made_anew(
+    session: Session, admin: AdminClient
+) -> None:
+    name = f"{session.topic}.g.dlq"
+    session.publish(*numbers(10), group="g", dead=True)
+    settle_letters(session, 5)
+    assert session.counts().dead == 9
+    forget(admin, name)
+    assert session.counts().dead == 9, "read from the topic"
+    admin.delete_topics([f"{name}.settled"])[f"{name}.settled"].result(PATIENCE)
+    wait_until(lambda: f"{name}.settled" not in admin.list_topics(timeout=PATIENCE).topics, "it is gone")
+    with closing(KafkaBackend(session.url)) as other:
+        other.declare(Topology((session.need,)))
+        subscription = Subscription(topic=session.topic, group="g", source="dead")
+        receiver = other.open_receiver(subscription, lambda _, __: None)
+        found = take(receiver, 10)
+        receiver.settle(done(found[7]))
+        receiver.close()
+    forget(admin, name)
+    assert session.counts().dead == 8
 
 
 def test_dead_letters_that_are_settled_do_not_come_back_when_kafka_forgets_the_group(

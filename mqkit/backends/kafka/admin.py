@@ -248,6 +248,7 @@ class KafkaAdmin:
         facts: Facts = {}
         if settled is not None and any(log.end > log.start for (name, _), log in logs.items() if name == dead):
             log = logs[settled.name, 0]
+            settled.in_log(ids[settled.name])
             facts = settled.facts(ids[dead], log.start, log.end)
         return counts(topic, group, logs, progress, members=members, settled=facts)
 

@@ -121,6 +121,9 @@ class KafkaBackend:
         topic, group = subscription.topic, subscription.group
         name = dead_name(topic, group)
         metadata = self._require([name], topic, group)
+        settled = self._settled(topic, group, metadata)
+        if settled is not None:
+            settled.in_log(self._admin.ids([settled.name])[settled.name])
         return DeadReceiver(
             consumer_config(self._settings, name),
             topic,
@@ -129,7 +132,7 @@ class KafkaBackend:
             numbers=sorted(metadata.topics[name].partitions),
             logs=self._logs([name]),
             trimming=Trimming(self._admin.delete),
-            settled=self._settled(topic, group, metadata),
+            settled=settled,
             trouble=Trouble(self._settings.servers),
         )
 

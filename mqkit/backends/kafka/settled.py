@@ -54,7 +54,17 @@ class Settled:
         self._producer: Producer | None = None
         self._facts: dict[str, dict[int, Ranges]] = {}
         self._next = 0
+        self._log = ""
         self._told = False
+
+    def in_log(self, own: str) -> None:
+        """This topic's own log has the id `own` now, empty if the broker does not tell: of another than before nothing
+        has been read.
+        """
+        with self._lock:
+            if own and self._log and own != self._log:
+                self._next = 0
+            self._log = own or self._log
 
     def facts(self, log_id: str, start: int, end: int) -> Facts:
         """What is settled in the log with this id, when the topic holds the records from `start` to before `end`.
@@ -63,7 +73,7 @@ class Settled:
             ConnectionLost: it cannot be read now.
         """
         with self._lock:
-            if end < self._next:  # made anew; what is known stays true
+            if end < self._next:  # made anew, by a broker without ids; what is known stays true
                 self._next = 0
             if max(start, self._next) < end:
                 with mapped(f"topic {self.name}"):
