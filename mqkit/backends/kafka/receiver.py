@@ -263,9 +263,9 @@ class KafkaReceiver:
         while staying := [member for member in staying if not member.left()]:
             if self._end is not None or self._trouble.down or monotonic() >= deadline:
                 break
-        finished = self._trimming.wanted(self._finished())
+        finished = [] if staying else self._trimming.wanted(self._finished())
         threads = [member.closing() for member in self._members]
-        if finished and self._logs.same(CLOSING):
+        if finished and self._logs.same(max(0.0, deadline - monotonic())):
             self._trimming.remove(finished)
             self._trimming.finish(max(0.0, deadline - monotonic()))
         for thread in threads:
