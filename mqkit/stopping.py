@@ -31,9 +31,10 @@ async def ended(ports: Ports, stopped: Sequence[tuple[Pump, Job]]) -> None:
     """Wait for the end of pumps that were stopped, of all at the same time, whatever their broker does.
 
     One that neither runs handlers within its grace nor ends soon is given up: its broker does not answer, and will
-    deliver again what was not settled. Raises what a pump raised.
+    deliver again what was not settled. As long as others end, it does answer, and hundreds take their time. Raises
+    what a pump raised.
     """
-    began = ports.monotonic()
+    began = last = ports.monotonic()
     quiet = [began] * len(stopped)  # since when each runs no handler that still has grace
     given_up: dict[int, float] = {}
     left = list(range(len(stopped)))
@@ -45,15 +46,18 @@ async def ended(ports: Ports, stopped: Sequence[tuple[Pump, Job]]) -> None:
             now = ports.monotonic()
             if pump.running and now - began < pump.grace:
                 quiet[i] = now
-            elif i not in given_up and now - quiet[i] > (SETTLING if pump.connected else OPENING):
+            elif i not in given_up and now - max(quiet[i], last) > (SETTLING if pump.connected else OPENING):
                 log.warning("%s: its broker does not answer; what was not settled comes again", pump.where)
                 given_up[i] = now
                 job.cancel()
         await stopped[left[0]][1].over(LOOK)
         now = ports.monotonic()
+        before = len(left)
         left = [
             i for i in left if not await stopped[i][1].over(0) and not (i in given_up and now - given_up[i] > PARTING)
         ]
+        if len(left) < before and not given_up:
+            last = now
     await ports.announced(ANNOUNCING)  # who stopped an app knows from its listeners that it did
     await joined([job for _, job in stopped if await job.over(0)])
 

@@ -118,6 +118,16 @@ def test_pumps_that_cannot_connect_are_not_waited_for_one_after_the_other() -> N
     working(act)
 
 
+def test_hundreds_of_good_byes_take_their_time_as_long_as_they_are_answered(caplog: pytest.LogCaptureFixture) -> None:
+    async def act(work: Work) -> None:
+        for number, receiver in enumerate(work.backend.receivers, 1):
+            receiver.close = partial(asyncio.sleep, number * 0.5)  # type: ignore[method-assign]
+        assert 50 <= await work.stopped() < 51
+
+    working(act, number=100)
+    assert "does not answer" not in caplog.text
+
+
 def test_a_pump_that_has_ended_while_others_were_looked_at_is_not_taken_for_one_that_hangs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
