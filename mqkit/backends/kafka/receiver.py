@@ -261,7 +261,7 @@ class KafkaReceiver:
             member.leave()
         staying = list(self._members)
         while staying := [member for member in staying if not member.left()]:
-            if self._end is not None or self._trouble.down or monotonic() >= deadline:
+            if self._end is not None or monotonic() >= deadline:
                 break
         finished = [] if staying else self._trimming.wanted(self._finished())
         threads = [member.closing() for member in self._members]
