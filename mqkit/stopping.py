@@ -13,6 +13,8 @@ log = logging.getLogger("mqkit")
 
 SETTLING: Final = 5.0
 """Seconds that a pump may take after its last handler ended, or the grace: for settling, and for good-byes."""
+TOGETHER: Final = 0.02
+"""More seconds for each that is stopped at the same time: hundreds say good-bye over one connection."""
 OPENING: Final = 1.0
 """Seconds for one that had no session when it was stopped, and so has nothing to settle."""
 PARTING: Final = 1.0
@@ -38,6 +40,7 @@ async def ended(ports: Ports, stopped: Sequence[tuple[Pump, Job]]) -> None:
     quiet = [began] * len(stopped)  # since when each runs no handler that still has grace
     given_up: dict[int, float] = {}
     left = list(range(len(stopped)))
+    settling = SETTLING + TOGETHER * len(stopped)
     while left:
         for i in left:
             pump, job = stopped[i]
@@ -46,7 +49,7 @@ async def ended(ports: Ports, stopped: Sequence[tuple[Pump, Job]]) -> None:
             now = ports.monotonic()
             if pump.running and now - began < pump.grace:
                 quiet[i] = now
-            elif i not in given_up and now - max(quiet[i], last) > (SETTLING if pump.connected else OPENING):
+            elif i not in given_up and now - max(quiet[i], last) > (settling if pump.connected else OPENING):
                 log.warning("%s: its broker does not answer; what was not settled comes again", pump.where)
                 given_up[i] = now
                 job.cancel()

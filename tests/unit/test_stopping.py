@@ -128,6 +128,16 @@ def test_hundreds_of_good_byes_take_their_time_as_long_as_they_are_answered(capl
     assert "does not answer" not in caplog.text
 
 
+def test_hundreds_of_good_byes_that_are_all_answered_late_are_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    async def act(work: Work) -> None:
+        for receiver in work.backend.receivers:
+            receiver.close = partial(asyncio.sleep, SETTLING + 1.5)  # type: ignore[method-assign]
+        await work.stopped()
+
+    working(act, number=100)
+    assert "does not answer" not in caplog.text
+
+
 def test_a_pump_that_has_ended_while_others_were_looked_at_is_not_taken_for_one_that_hangs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
