@@ -105,6 +105,35 @@ def test_an_id_and_a_key_may_be_given(url: str) -> None:
     soon(main())
 
 
+def test_headers_of_many_are_those_of_each(url: str) -> None:
+    topic, app = orders(), AsyncApp(url)
+    seen: list[Message[Order]] = []
+    app.subscribe(topic, group="billing")(lambda order, message: seen.append(message))
+
+    async def main() -> None:
+        async with app.working():
+            await app.publish_many(topic, [Order(customer="ann")] * 2, headers={"trace": "7"})
+            await until(lambda: len(seen) == 2)
+            assert [message.headers for message in seen] == [{"trace": "7"}] * 2
+
+    soon(main())
+
+
+def test_how_large_a_body_may_be_is_a_setting(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQKIT_MAX_BODY_BYTES", "20")
+    topic, app, told = orders(), AsyncApp(url), list[str]()
+    app.subscribe(topic, group="billing")(lambda order: None)
+    app.listen(lambda event: told.append(event.detail) if event.kind == "dead-letter" else None)
+
+    async def main() -> None:
+        async with app.working():
+            await app.publish(topic, Order(customer="x" * 30))
+            await until(lambda: told)
+            assert told[0].startswith("too-large")
+
+    soon(main())
+
+
 def test_wrong_payloads_are_told_before_anything_is_sent(url: str) -> None:
     topic, app = orders(), AsyncApp(url)
     wrong = Order(customer="ann")

@@ -896,3 +896,69 @@ def test_what_comes_in_while_it_stops_goes_back_untouched() -> None:
         assert not works.backend.of("done")
 
     pumping(fine, work)
+
+
+BODY = b'"' + b"x" * 98 + b'"'
+
+
+@pytest.mark.parametrize("how", ["session", "lease"])
+def test_bytes_of_what_was_lost_take_no_room_from_what_comes(how: str) -> None:
+    gate = asyncio.Event()
+
+    async def handler(payload: Any) -> None:
+        await gate.wait()
+
+    async def work(works: Works) -> None:
+        backend = works.backend
+        for number in range(1, 4):
+            tokens = [backend.give(BODY) for _ in range(4)]
+            await until(lambda: works.pump.running)
+            await asyncio.sleep(2)
+            if how == "lease":
+                backend.recall(*tokens[1:], lost=True)
+                await until(lambda: not backend.recalls)
+            else:
+                backend.lose()
+                await until(lambda: len(backend.receivers) == number + 1)  # noqa: B023 - within this round
+        last = backend.give(BODY)
+        gate.set()
+        await works.settled(last)
+        await until(lambda: not works.pump._in_flight)
+        assert works.pump._in_flight.size == 0
+
+    pumping(handler, work, concurrency=1, prefetch=30, prefetch_bytes=800)
+
+
+def test_no_more_is_asked_for_than_there_is_room_for_its_bytes() -> None:
+    gate = asyncio.Event()
+
+    async def handler(payload: Any) -> None:
+        await gate.wait()
+
+    async def work(works: Works) -> None:
+        first = [works.backend.give(BODY) for _ in range(4)]
+        await until(lambda: works.pump.running == 4)
+        await asyncio.sleep(2)
+        assert works.backend.receivers[-1].limits[-1] == 0
+        more = works.backend.give(BODY)
+        await asyncio.sleep(2)
+        assert works.pump.running == 4
+        gate.set()
+        await works.settled(*first, more)
+
+    pumping(handler, work, concurrency=10, prefetch=10, prefetch_bytes=400)
+
+
+def test_what_is_not_counted_is_not_noted() -> None:
+    calls: list[Any] = []
+
+    async def handler(payload: Any) -> None:
+        calls.append(payload)
+        if len(calls) < 3:
+            raise ConnectionLost("another broker is away")
+
+    async def work(works: Works) -> None:
+        await works.settled(works.backend.give(b"1", key=b"k"))
+
+    assert not pumping(handler, work, ordering="key").backend.of("noted")
+    assert len(calls) == 3

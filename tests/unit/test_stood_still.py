@@ -7,9 +7,10 @@ import pytest
 
 from mqkit.backend import Capabilities
 from mqkit.errors import ConnectionLost
+from mqkit.in_flight import InFlight
 from tests.unit.scripted import Scripted
 from tests.unit.test_pump import Works, pumping
-from tests.unit.virtual_time import until
+from tests.unit.virtual_time import run, until
 
 LEASE = 8.0
 
@@ -89,3 +90,23 @@ def test_what_was_lost_meanwhile_does_not_start() -> None:
     works = pumping(stop_once, work, concurrency=1)
     assert started == [0, 3]
     assert works.kinds().count("lease-lost") == 1
+
+
+def nothing(*_: object) -> None: ...
+
+
+@pytest.mark.parametrize(("stood", "starts"), [(0.4, True), (0.6, False)])
+def test_what_was_heard_of_lately_may_start_for_half_of_the_lease(stood: float, *, starts: bool) -> None:
+    """The other half is for who is to notice that this process is gone, and for clocks that go unequally fast."""
+
+    async def main() -> None:
+        works = Works(stand_still, grace=0, publish=None)
+        in_flight = InFlight(works.handler, works.ports, on_news=nothing, on_again=nothing, lease=LEASE)
+        in_flight.hold()
+        works.backend.give()
+        in_flight.submit(works.backend.pending.values(), 1)
+        stand_still(works, stood * LEASE)
+        assert bool(in_flight.startable) is starts
+        works.ports.close()
+
+    run(main())
