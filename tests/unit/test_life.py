@@ -548,3 +548,19 @@ def test_what_mqkit_warns_of_is_heard_although_the_service_disabled_all_loggers(
             with contextlib.suppress(AttributeError):
                 logging.getLogger(name).disabled = False
         logging.getLogger().handlers[:] = before[0]
+
+
+def test_a_group_may_have_a_grace_of_its_own(url: str) -> None:
+    app = AsyncApp(url, grace=10 * PATIENCE)
+
+    @app.subscribe(TOPIC, group="g", grace=0.01)
+    async def endless(payload: int) -> None:
+        app.stop()
+        await asyncio.get_running_loop().create_future()
+
+    async def main() -> None:
+        async with app:
+            await app.publish(TOPIC, 1)
+        await app.run()
+
+    soon(main())
