@@ -84,7 +84,7 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"prefetch": "1"}, "prefetch is a whole number"),
     ({"prefetch_bytes": None}, "prefetch_bytes is a whole number"),
     ({"lost_workers": True}, "lost_workers is a whole number"),
-    ({"middleware": lambda message: None}, "middleware is a list of them"),
+    ({"middleware": print}, "middleware is a list of them"),
     ({"middleware": "ab"}, "middleware is a list of them"),
 ]
 

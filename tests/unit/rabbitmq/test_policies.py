@@ -8,7 +8,8 @@ from mqkit.backends.rabbitmq.policies import dangers, policies
 from mqkit.backends.rabbitmq.topology import Queue, wanted
 from mqkit.topology import TopicNeed, Topology
 
-QUEUES = {queue.name: queue for queue in wanted(Topology((TopicNeed("orders", frozenset({"billing"})),))).queues}
+WANTED = wanted(Topology((TopicNeed("orders", frozenset({"billing"})),)))
+QUEUES = {queue.name: queue for queue in (*WANTED.queues, *WANTED.later)}
 GROUP, DEAD = QUEUES["orders.billing"], QUEUES["orders.billing.dlq"]
 RETRY, NOTES = QUEUES["orders.billing.retry.60000ms"], QUEUES["orders.billing.retry.notes"]
 
