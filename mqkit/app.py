@@ -251,7 +251,8 @@ class App:
     def working(self) -> Generator[Self]:
         """Handlers run inside this context; opens the app if it is not open."""
         with self:
-            self._run(self.engine.start)
+            with self._connected().monitor:
+                self.engine.start()
             try:
                 yield self
             finally:
@@ -390,8 +391,7 @@ class App:
 
     def _forked(self) -> None:
         """This is a child process: all that was open belongs to the parent, and its threads are not here."""
-        self._changing, self._running = Lock(), Lock()
-        self._endings = SimpleQueue()
+        self._changing, self._running, self._endings = Lock(), Lock(), SimpleQueue()
         # also when a thread was opening or closing it just now
         forks.INHERITED.append((self._ports, self.engine.forget()))
         if self._ports is not None:

@@ -205,7 +205,7 @@ class AsyncApp:
         """Handlers run inside this context; opens the app if it is not open."""
         async with self:
             watch = LoopWatch(asyncio.get_running_loop())
-            await self.engine.start()
+            self.engine.start()
             try:
                 yield self
             finally:

@@ -199,7 +199,7 @@ class Engine:
         self._pumps, self._jobs, self._workers = [], [], 0
         return opened
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Let handlers run; one more wants that."""
         opened = self.opened
         self._workers += 1
