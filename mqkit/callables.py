@@ -57,7 +57,11 @@ def not_a_plain_call(function: object, takes: str) -> str:
 
 
 def cannot_take(function: Callable[..., Any], takes: str) -> str:
-    """Why `function` cannot be called with one argument; empty if it can, or if nobody can tell. `takes` as above."""
+    """Why `function` cannot be called with one argument; empty if it can, or if nobody can tell.
+
+    Args:
+        takes: what it is called with, for the text.
+    """
     try:
         inspect.signature(function, follow_wrapped=False).bind(object())
     except TypeError as error:
@@ -80,7 +84,9 @@ def not_begun(value: object) -> str:
 
 
 def not_over(value: object) -> str:
-    """As not_begun, and also what stands for work that may go on, or fail, unseen, or that only a call would begin."""
+    """What `value` is, if it stands for work that nobody has begun, that may go on or fail unseen, or that only a call
+    would begin; empty if not. Coroutines are closed.
+    """
     if found := not_begun(value):
         return found
     if inspect.isawaitable(value):

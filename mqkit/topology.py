@@ -88,7 +88,7 @@ class Topology:
         return Topology(tuple(merged[name] for name in sorted(merged)))
 
     def waiting(self, steps: Iterable[float]) -> "Topology":
-        """Of this, only the places where messages wait one of `steps`."""
+        """Only the places of it where messages wait one of `steps`, in seconds."""
         return Topology(tuple(replace(need, steps=frozenset(steps)) for need in self.topics))
 
 

@@ -59,7 +59,7 @@ def plan(app: AppPath, url: Url = None, as_json: AsJson = False) -> None:
 
 
 def apply(app: AppPath, url: Url = None, as_json: AsJson = False) -> None:
-    """Create what is missing, also what an app would make only when it needs it. Never changes what exists.
+    """Create what is missing, also what an app makes only when it needs it. Never changes or deletes what exists.
 
     Exit code: 0 everything is there now, 3 something exists with other settings and was left alone.
 

@@ -46,7 +46,7 @@ def committed(consumer: Consumer, places: list[TopicPartition], timeout: float =
 
 
 def committed_at_last(consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
-    """As `committed`, but a coordinator that begins its work or moves to another broker is asked again.
+    """What was committed of them; a coordinator that begins its work or moves to another broker is asked again.
 
     Not within a callback of the driver: it could not find the other one meanwhile.
     """
